@@ -1,0 +1,3 @@
+//! Runs the benchmarks.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! Child processes with timeouts, chains, and nothing left behind.

@@ -1,0 +1,1 @@
+//! A bounded, closable, joinable queue with waiting and async ends.

@@ -1,0 +1,1 @@
+//! Helper programs and tests that cross crates.

@@ -1,0 +1,1 @@
+//! Concurrent pipelines that find their own pace.
