@@ -1,1 +1,63 @@
 //! Child processes with timeouts, chains, and nothing left behind.
+//!
+//! [`Command`] describes a child and [`Chain`] several joined by pipes; both
+//! run to an [`Output`], at once or through a [`Child`] that can be polled,
+//! waited for, communicated with under a limit, and stopped, by threads and by
+//! tasks alike. A child that fails is data; [`Output::check`] makes it an
+//! error.
+//!
+//! The one idea: a child is never alone. It leads a process group, signals go
+//! to the group, and the child is reaped last, so that its number cannot have
+//! become a stranger's while anybody may still signal it.
+//!
+//! ```
+//! use paceline_process::{Command, Stderr, Stdout};
+//! use std::time::Duration;
+//!
+//! let output = Command::new("sort")
+//!     .arg("--version")
+//!     .stdout(Stdout::Capture)
+//!     .stderr(Stderr::Capture)
+//!     .run_timeout(Duration::from_secs(10), Duration::from_secs(1))?
+//!     .check()?;
+//! assert!(output.stdout().to_text()?.starts_with("sort"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # When stopped
+//!
+//! Whichever way a child ends (by itself, by [`Child::stop`], by dropping the
+//! handle), what is left in its process group is killed and every child is
+//! reaped. Processes that leave the group (`setsid`) are beyond this crate,
+//! and so is what happens when this program itself is killed.
+//!
+//! # Signals
+//!
+//! Nobody else in the program may reap these children (no `waitpid(-1)`). If
+//! SIGCHLD is ignored when a child is started, its default is restored, for
+//! the kernel would throw the exit status away. Children inherit blocked and
+//! ignored signals, but for SIGPIPE, which is at its default in them.
+
+mod capture;
+mod chain;
+mod child;
+mod command;
+mod error;
+mod exit;
+mod group;
+mod linux;
+mod output;
+mod reaper;
+mod spawn;
+mod stop;
+mod streams;
+mod task;
+
+pub use capture::{Captured, Reader};
+pub use chain::Chain;
+pub use child::Child;
+pub use command::{Command, Stderr, Stdin, Stdout};
+pub use error::{Error, ErrorKind, Partial};
+pub use exit::{Ended, Exit, Signal, Usage};
+pub use group::Group;
+pub use output::{BrokenPipe, ExitError, Output};
