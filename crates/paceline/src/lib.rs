@@ -1,1 +1,85 @@
 //! Concurrent pipelines that find their own pace.
+//!
+//! You say what each step does; paceline decides how to run it at once, keeps
+//! every step supplied and none flooded, loses nothing, leaves nothing
+//! running, and tells where the time went.
+//!
+//! ```
+//! use std::time::Duration;
+//! use paceline::{Pipeline, Retry};
+//!
+//! # async fn fetch(url: String) -> Result<Vec<u8>, std::io::Error> { Ok(url.into_bytes()) }
+//! # fn fit(photo: Vec<u8>) -> Result<Vec<u8>, std::io::Error> { Ok(photo) }
+//! # fn put(thumb: Vec<u8>) -> Result<(), std::io::Error> { drop(thumb); Ok(()) }
+//! # let urls = ["a", "b"].map(String::from);
+//! let summary = Pipeline::from_iter(urls)
+//!     .io("download", fetch)
+//!     .cpu("resize", fit)
+//!     .blocking("upload", put)
+//!     .workers(8)
+//!     .timeout(Duration::from_secs(30))
+//!     .retry(Retry::times(3).backoff(Duration::from_millis(200)))
+//!     .run()?;
+//! assert_eq!(summary.account(), "in 2 = ok 2 + failed 0 + unfinished 0");
+//! # Ok::<(), paceline::Error>(())
+//! ```
+//!
+//! # The parts
+//!
+//! A [`Pipeline`] is a chain of stages. Each has a kind that says what hosts
+//! its work ([`io`](Pipeline::io), [`cpu`](Pipeline::cpu),
+//! [`blocking`](Pipeline::blocking), [`command`](Pipeline::command)), a
+//! number of workers, and a bounded queue before it, so that a slow stage
+//! slows down those before it and memory stays bounded. The compiler checks
+//! that each stage takes what the one before gives.
+//!
+//! A failure is data: an item whose work did not succeed is a [`Failure`] in
+//! the [`Summary`] and goes past the later stages untouched. An [`Error`] is
+//! paceline's own trouble.
+//!
+//! # When stopped
+//!
+//! [`Stop`] drains or cancels a run from anywhere. In every ending the
+//! account adds up: `taken = ok + failed + unfinished`, for each stage and in
+//! total; the engine checks it. A run ends before its call returns, so its
+//! functions may borrow, and no thread outlives it.
+
+mod account;
+mod chunk;
+mod clock;
+mod error;
+mod event;
+mod failure;
+mod host;
+mod item;
+mod monitor;
+mod node;
+mod outlet;
+mod pipeline;
+mod retry;
+mod rounds;
+mod run;
+mod runnable;
+mod stage;
+mod stop;
+mod summary;
+mod sync;
+mod worker;
+
+pub use account::Halt;
+pub use clock::Clock;
+pub use error::{Error, ErrorKind};
+pub use event::{Observer, StageEnded, StageState};
+pub use failure::{BoxError, Failure, FailureKind, Fault};
+pub use item::{Ending, ItemId};
+pub use monitor::{Monitor, Progress, StageProgress};
+/// What a stage of kind `command` runs, and what it gives.
+pub use paceline_process::{Chain, Command, Output, Stderr, Stdin, Stdout};
+pub use pipeline::Pipeline;
+pub use retry::Retry;
+pub use rounds::{Rounds, Stopped};
+pub use runnable::{Runnable, Running};
+pub use stage::{Kind, cores};
+pub use stop::{Stop, StopLevel};
+pub use summary::{StageSummary, Summary};
+pub use worker::{Attempt, function::is_cancelled};

@@ -1,0 +1,410 @@
+//! Who counts: the ledger of the run and the counters of each stage.
+//!
+//! The ledger takes the ending of every item, once. Whoever holds an
+//! envelope answers for it: it hands it on, ends it, or, when it is dropped
+//! with its buffer ([`Held`]), ends it as unfinished. So an item cannot
+//! vanish, whichever way a worker ends.
+//!
+//! Stage counters are sharded, so that workers do not share cache lines, and
+//! written once a chunk. Not here: the table people read (`summary.rs`).
+
+use std::{
+    collections::VecDeque,
+    ops::{Deref, DerefMut},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    event::Observer,
+    failure::Failure,
+    item::{Ending, Envelope, ItemId, Load},
+    stop::{Stop, StopLevel},
+    sync::{Notice, lock},
+};
+
+/// When failures stop the run.
+///
+/// ```
+/// use paceline::{Halt, Pipeline};
+///
+/// let (_, summary) = Pipeline::from_iter(1..)
+///     .cpu("fail", |n: u64| Err::<(), _>(format!("no {n}")))
+///     .halt(Halt::soon().after(3))
+///     .collect()?;
+/// assert!(summary.failed >= 3);
+/// # Ok::<(), paceline::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Halt {
+    level: StopLevel,
+    limit: Limit,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Limit {
+    Failures(u64),
+    Percent(f64),
+}
+
+impl Halt {
+    /// Starts no further attempt after the first failure; running ones finish.
+    pub const fn soon() -> Self {
+        Self { level: StopLevel::Halt, limit: Limit::Failures(1) }
+    }
+
+    /// Stops running attempts too, after the first failure.
+    pub const fn now() -> Self {
+        Self { level: StopLevel::Cancel, limit: Limit::Failures(1) }
+    }
+
+    /// After this many failures and not at the first.
+    #[must_use]
+    pub const fn after(mut self, failures: u64) -> Self {
+        self.limit = Limit::Failures(failures);
+        self
+    }
+
+    /// When this share of the items answered so far has failed, in percent,
+    /// and at least 10 are answered.
+    #[must_use]
+    pub const fn at_percent(mut self, percent: f64) -> Self {
+        self.limit = Limit::Percent(percent);
+        self
+    }
+
+    fn is_reached(&self, failed: u64, answered: u64) -> bool {
+        match self.limit {
+            Limit::Failures(limit) => failed >= limit,
+            Limit::Percent(percent) => {
+                answered >= 10 && failed as f64 * 100.0 >= percent * answered as f64
+            }
+        }
+    }
+}
+
+/// How many failures the summary keeps with their causes; all are counted.
+pub(crate) const KEPT_FAILURES: usize = 100;
+
+/// The account of a run.
+pub(crate) struct Ledger {
+    pub(crate) taken: AtomicU64,
+    pub(crate) ok: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) unfinished: AtomicU64,
+    /// Whether the source was read to its end.
+    pub(crate) source_ended: AtomicBool,
+    pub(crate) failures: Mutex<Vec<Failure>>,
+    /// Failures noted, ahead of the endings of their items.
+    noted: AtomicU64,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+    /// Told when items have ended.
+    pub(crate) has_ended: Notice,
+    stop: Stop,
+    halt: Option<Halt>,
+}
+
+impl Ledger {
+    pub(crate) fn new(stop: Stop, halt: Option<Halt>, observer: Option<Arc<dyn Observer>>) -> Self {
+        Self {
+            taken: AtomicU64::new(0),
+            ok: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+            unfinished: AtomicU64::new(0),
+            source_ended: AtomicBool::new(false),
+            failures: Mutex::default(),
+            noted: AtomicU64::new(0),
+            observer,
+            has_ended: Notice::default(),
+            stop,
+            halt,
+        }
+    }
+
+    /// Takes the ending of whatever `id` stands for.
+    pub(crate) fn end(&self, id: &ItemId, ending: Ending) {
+        match &id.family {
+            None => {
+                self.end_source_item(id.position, &ending);
+                self.has_ended.tell();
+            }
+            Some(family) => {
+                if let Some((parents, ending)) = family.member_ended(ending) {
+                    for parent in parents {
+                        self.end(parent, ending.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends all envelopes of `done` that have come through every stage, with
+    /// one write for the plain ones, and gives their values to `take`.
+    pub(crate) fn end_all<T>(&self, done: &mut Held<T>, mut take: impl FnMut(&ItemId, Output<T>)) {
+        let mut plain = 0;
+        while let Some(Envelope { id, load }) = done.pop_front() {
+            let ending = match load {
+                Load::Item(value) => {
+                    take(&id, Output::Value(value));
+                    Ending::Ok
+                }
+                Load::Failed(failure) => {
+                    take(&id, Output::Failure(&failure));
+                    Ending::Failed(failure)
+                }
+                Load::Unfinished => Ending::Unfinished,
+                Load::Again { .. } => unreachable!("only a stage's own queue holds retries"),
+            };
+            if matches!(ending, Ending::Ok) && id.family.is_none() && self.observer.is_none() {
+                plain += 1;
+            } else {
+                self.end(&id, ending);
+            }
+        }
+        if plain > 0 {
+            self.ok.fetch_add(plain, Ordering::Relaxed);
+            self.has_ended.tell();
+        }
+    }
+
+    fn end_source_item(&self, position: u64, ending: &Ending) {
+        let counter = match ending {
+            Ending::Ok => &self.ok,
+            Ending::Unfinished => &self.unfinished,
+            Ending::Failed(_) => &self.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if let Some(observer) = &self.observer {
+            observer.item_ended(position, ending);
+        }
+    }
+
+    /// Notes that an item failed for good, as soon as that is known.
+    pub(crate) fn note_failure(&self, failure: &Failure) {
+        {
+            let mut failures = lock(&self.failures);
+            if failures.len() < KEPT_FAILURES {
+                failures.push(failure.clone());
+            }
+        }
+        if let Some(observer) = &self.observer {
+            observer.failed(failure);
+        }
+        if let Some(halt) = self.halt {
+            let items = failure.item().sequence_numbers().len() as u64;
+            let failed = self.noted.fetch_add(items, Ordering::SeqCst) + items;
+            let answered = failed + self.ok.load(Ordering::Relaxed);
+            if halt.is_reached(failed, answered) {
+                self.stop.rise(halt.level);
+            }
+        }
+    }
+
+    /// Whether running attempts are being stopped.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.stop.level() >= StopLevel::Cancel
+    }
+
+    /// Items taken and not yet ended.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.taken.load(Ordering::SeqCst).saturating_sub(self.ended())
+    }
+
+    /// Items that have ended, whichever way.
+    pub(crate) fn ended(&self) -> u64 {
+        self.ok.load(Ordering::SeqCst)
+            + self.failed.load(Ordering::SeqCst)
+            + self.unfinished.load(Ordering::SeqCst)
+    }
+}
+
+/// What comes out of the last stage for an item.
+pub(crate) enum Output<'a, T> {
+    Value(T),
+    Failure(&'a Failure),
+}
+
+/// Envelopes in someone's hands. Dropped with envelopes inside, it answers
+/// for them: what carries work is unfinished.
+pub(crate) struct Held<T> {
+    items: VecDeque<Envelope<T>>,
+    ledger: Arc<Ledger>,
+    /// The stage that had taken them, if one had.
+    stage: Option<Arc<StageCounters>>,
+}
+
+impl<T> Held<T> {
+    pub(crate) fn new(ledger: Arc<Ledger>, stage: Option<Arc<StageCounters>>) -> Self {
+        Self { items: VecDeque::new(), ledger, stage }
+    }
+
+    /// An empty buffer of the same owner.
+    pub(crate) fn sibling(&self) -> Self {
+        Self::new(self.ledger.clone(), self.stage.clone())
+    }
+
+    pub(crate) fn with(mut self, items: VecDeque<Envelope<T>>) -> Self {
+        self.items = items;
+        self
+    }
+}
+
+impl<T> Deref for Held<T> {
+    type Target = VecDeque<Envelope<T>>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.items
+    }
+}
+
+impl<T> DerefMut for Held<T> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.items
+    }
+}
+
+impl<T> Drop for Held<T> {
+    fn drop(&mut self) {
+        while let Some(Envelope { id, load }) = self.items.pop_front() {
+            let ending = match load {
+                Load::Item(_) | Load::Again { .. } => {
+                    if let Some(stage) = &self.stage {
+                        stage.shard(0).unfinished.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Ending::Unfinished
+                }
+                Load::Failed(failure) => Ending::Failed(failure),
+                Load::Unfinished => Ending::Unfinished,
+            };
+            self.ledger.end(&id, ending);
+        }
+    }
+}
+
+/// The counters of one stage. All times are nanoseconds, all sums grow only.
+pub(crate) struct StageCounters {
+    shards: [Shard; SHARDS],
+}
+
+const SHARDS: usize = 8;
+
+/// One worker's part of the counters (or a few workers'), on cache lines of its own.
+#[repr(align(128))]
+#[derive(Default)]
+pub(crate) struct Shard {
+    /// Items taken to be worked on; one that comes back for a retry counts once.
+    pub(crate) fed: AtomicU64,
+    pub(crate) ok: AtomicU64,
+    pub(crate) failed: AtomicU64,
+    pub(crate) unfinished: AtomicU64,
+    pub(crate) retried: AtomicU64,
+    /// Time that items were in service, summed over workers.
+    pub(crate) busy: AtomicU64,
+    /// CPU time used for them.
+    pub(crate) cpu: AtomicU64,
+    service: Mutex<Option<Histogram<u64>>>,
+}
+
+impl Shard {
+    /// Notes that `count` items took `service` each.
+    pub(crate) fn served(&self, count: u64, service: Duration) {
+        let nanos = u64::try_from(service.as_nanos()).unwrap_or(u64::MAX).max(1);
+        self.busy.fetch_add(nanos.saturating_mul(count), Ordering::Relaxed);
+        let mut histogram = lock(&self.service);
+        histogram.get_or_insert_with(service_histogram).saturating_record_n(nanos, count);
+    }
+}
+
+/// Two digits are enough for a table, and keep a histogram at some 40 KB.
+fn service_histogram() -> Histogram<u64> {
+    let mut histogram = Histogram::new(2).expect("2 significant digits are in range");
+    histogram.auto(true);
+    histogram
+}
+
+impl Default for StageCounters {
+    fn default() -> Self {
+        Self { shards: Default::default() }
+    }
+}
+
+impl StageCounters {
+    pub(crate) fn shard(&self, worker: usize) -> &Shard {
+        &self.shards[worker % SHARDS]
+    }
+
+    pub(crate) fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
+        self.shards.iter().map(|shard| counter(shard).load(Ordering::Relaxed)).sum()
+    }
+
+    /// The service times of all shards together.
+    pub(crate) fn service(&self) -> Histogram<u64> {
+        let mut all = service_histogram();
+        for shard in &self.shards {
+            if let Some(histogram) = &*lock(&shard.service) {
+                all.add(histogram).expect("both resize themselves");
+            }
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        failure::{FailureKind, Fault},
+        item::Family,
+    };
+
+    fn ledger() -> Arc<Ledger> {
+        Arc::new(Ledger::new(Stop::new(), None, None))
+    }
+
+    #[test]
+    fn envelopes_dropped_with_their_buffer_are_unfinished() {
+        let ledger = ledger();
+        ledger.taken.store(2, Ordering::Relaxed);
+        let mut held = Held::new(ledger.clone(), None);
+        held.push_back(Envelope::new(ItemId::of_source(1), Load::Item(())));
+        let failure = Failure::new(
+            ItemId::of_source(2),
+            "stage".into(),
+            1,
+            Fault::new(FailureKind::Failed, "no"),
+        );
+        held.push_back(Envelope::new(ItemId::of_source(2), Load::Failed(failure)));
+        drop(held);
+        assert_eq!(ledger.unfinished.load(Ordering::Relaxed), 1);
+        assert_eq!(ledger.failed.load(Ordering::Relaxed), 1);
+        assert_eq!(ledger.in_flight(), 0);
+    }
+
+    #[test]
+    fn an_item_that_became_many_ends_with_the_last_of_them_and_as_the_worst() {
+        let ledger = ledger();
+        ledger.taken.store(1, Ordering::Relaxed);
+        let family = Family::new(vec![ItemId::of_source(1)]);
+        let member = |position| ItemId { position, family: Some(family.clone()) };
+        family.grow();
+        family.grow();
+        ledger.end(&member(1), Ending::Unfinished);
+        ledger.end(&member(2), Ending::Ok);
+        assert_eq!(ledger.in_flight(), 1, "whoever makes the members is not done");
+        ledger.end(&member(3), Ending::Ok);
+        assert_eq!(ledger.unfinished.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_share_of_failures_halts_only_after_ten_answers() {
+        let halt = Halt::soon().at_percent(50.0);
+        assert!(!halt.is_reached(9, 9));
+        assert!(halt.is_reached(5, 10));
+        assert!(!halt.is_reached(4, 10));
+    }
+}

@@ -1,0 +1,176 @@
+//! What workers live on: threads of their own, or event loops that many share.
+//!
+//! An event loop is a thread with a single-threaded tokio runtime that polls
+//! the loops of many workers. The `io` stages of a run share as many as there
+//! are cores. A `command` stage has a few of its own, since starting a child
+//! holds its thread up: with few workers, each is alone on its thread.
+//!
+//! A loop may borrow what the run's caller owns, since all threads end within
+//! the run. That is why these are not tasks of a multi-threaded runtime,
+//! which would have to own everything.
+
+use std::{
+    future::{Future, poll_fn},
+    io,
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::Poll,
+    thread::{self, Scope},
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+
+use crate::{
+    error::{Error, ErrorKind},
+    outlet::BoxFuture,
+    sync::{Notice, lock},
+};
+
+/// The hosts of a run.
+pub(crate) struct Hosts<'s, 'e> {
+    scope: &'s Scope<'s, 'e>,
+    /// The shared event loops of the `io` stages.
+    io: EventLoops<'s>,
+    /// The event loops that stages have to themselves, by stage.
+    own: Vec<EventLoops<'s>>,
+}
+
+impl<'s, 'e> Hosts<'s, 'e> {
+    pub(crate) fn new(scope: &'s Scope<'s, 'e>, stages: usize, cores: usize) -> Self {
+        // 8: with a thread a worker up to here, starting children keeps up with a bare loop.
+        let own = || EventLoops::at_most((2 * cores).max(8));
+        Self {
+            scope,
+            io: EventLoops::at_most(cores),
+            own: std::iter::repeat_with(own).take(stages).collect(),
+        }
+    }
+
+    /// Runs `work` on a thread of its own.
+    pub(crate) fn on_thread(
+        &self,
+        name: &str,
+        work: impl FnOnce() + Send + 's,
+    ) -> Result<(), Error> {
+        let builder = thread::Builder::new().name(thread_name(name));
+        match builder.spawn_scoped(self.scope, work) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(no_thread(name, error)),
+        }
+    }
+
+    /// Runs a worker's loop on one of the event loops that all `io` stages share.
+    pub(crate) fn on_shared_loop(&self, work: BoxFuture<'s, ()>) -> Result<(), Error> {
+        self.io.add(self, "paceline-io", work)
+    }
+
+    /// Runs a worker's loop on one of the event loops of its stage.
+    pub(crate) fn on_own_loop(
+        &self,
+        stage: usize,
+        name: &str,
+        work: BoxFuture<'s, ()>,
+    ) -> Result<(), Error> {
+        self.own[stage].add(self, name, work)
+    }
+
+    /// Lets the event loops end as soon as they have nothing left to poll.
+    ///
+    /// Not before all workers have ended: a connection that one loop opened
+    /// may be in use by a worker on another.
+    pub(crate) fn finish(&self) {
+        self.io.finish();
+        self.own.iter().for_each(EventLoops::finish);
+    }
+}
+
+fn no_thread(name: &str, error: io::Error) -> Error {
+    Error::new(ErrorKind::Start, format!("could not start a thread for `{name}`")).caused_by(error)
+}
+
+/// The kernel keeps 15 bytes of a thread's name; the name must hold no NUL.
+fn thread_name(name: &str) -> String {
+    name.replace('\0', "")
+}
+
+/// Event loops that are started as workers come, up to a limit.
+struct EventLoops<'s> {
+    most: usize,
+    loops: Mutex<Vec<Arc<EventLoop<'s>>>>,
+    next: AtomicUsize,
+}
+
+struct EventLoop<'s> {
+    added: Mutex<Vec<BoxFuture<'s, ()>>>,
+    is_finished: AtomicBool,
+    changed: Notice,
+}
+
+impl<'s> EventLoops<'s> {
+    fn at_most(most: usize) -> Self {
+        Self { most, loops: Mutex::default(), next: AtomicUsize::new(0) }
+    }
+
+    fn add(&self, hosts: &Hosts<'s, '_>, name: &str, work: BoxFuture<'s, ()>) -> Result<(), Error> {
+        let mut loops = lock(&self.loops);
+        if loops.len() < self.most {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .map_err(|error| {
+                    Error::new(
+                        ErrorKind::Start,
+                        format!("could not start an event loop for `{name}`"),
+                    )
+                    .caused_by(error)
+                })?;
+            let event_loop = Arc::new(EventLoop {
+                added: Mutex::new(vec![work]),
+                is_finished: AtomicBool::new(false),
+                changed: Notice::default(),
+            });
+            loops.push(event_loop.clone());
+            hosts.on_thread(name, move || {
+                runtime.block_on(event_loop.run());
+                // A name look-up that cannot be stopped must not hold up the end of the run.
+                runtime.shutdown_timeout(Duration::from_millis(100));
+            })
+        } else {
+            let next = self.next.fetch_add(1, Ordering::Relaxed) % loops.len();
+            lock(&loops[next].added).push(work);
+            loops[next].changed.tell();
+            Ok(())
+        }
+    }
+
+    fn finish(&self) {
+        for event_loop in &*lock(&self.loops) {
+            event_loop.is_finished.store(true, Ordering::SeqCst);
+            event_loop.changed.tell();
+        }
+    }
+}
+
+impl EventLoop<'_> {
+    async fn run(&self) {
+        let mut workers = FuturesUnordered::new();
+        loop {
+            workers.extend(lock(&self.added).drain(..));
+            if self.is_finished.load(Ordering::SeqCst) {
+                return while workers.next().await.is_some() {};
+            }
+            let has_news =
+                || self.is_finished.load(Ordering::SeqCst) || !lock(&self.added).is_empty();
+            let mut news = pin!(self.changed.until(has_news));
+            poll_fn(|context| {
+                while let Poll::Ready(Some(())) = workers.poll_next_unpin(context) {}
+                news.as_mut().poll(context)
+            })
+            .await;
+        }
+    }
+}

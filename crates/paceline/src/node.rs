@@ -1,0 +1,246 @@
+//! A stage as the run sees it: something that can be opened, started,
+//! resized and abandoned, whatever the types of its items.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use crate::{
+    account::{Ledger, StageCounters},
+    error::Error,
+    event::StageState,
+    host::Hosts,
+    outlet::{BoxFuture, order::Order},
+    run::{
+        Core,
+        fan_in::{Batching, FanIn},
+        stage_loop::StageLoop,
+    },
+    stage::{Kind, Settings, Stage, WayOut},
+    summary::Measured,
+    sync::{block_on, lock},
+    worker::{Work, function},
+};
+
+/// What a run does with a stage.
+pub(crate) trait Node: Send + Sync {
+    fn settings(&self) -> &Settings;
+    fn settings_mut(&mut self) -> &mut Settings;
+    fn counters(&self) -> &Arc<StageCounters>;
+    /// Sets bounds; `upstream` is the number of workers that push into it.
+    fn open(&self, upstream: usize, ledger: &Arc<Ledger>);
+    /// Starts the workers that there should be and are not.
+    fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error>;
+    fn resize(&self, workers: usize, upstream: usize);
+    /// Ends the queue at once; what is in it is unfinished. Harmless to repeat.
+    fn abandon(&self, ledger: &Arc<Ledger>);
+    /// Puts back items whose retry is due, and returns how long it is to the next.
+    fn release_due(&self, now: Duration, ledger: &Arc<Ledger>) -> Option<Duration>;
+    fn state(&self) -> StageState;
+    /// How many items may be before it and in it at once.
+    fn places(&self) -> usize;
+    fn measured(&self) -> Measured;
+}
+
+/// A stage whose workers work on items.
+pub(crate) struct Workers<'a, In, Out, W> {
+    pub(crate) stage: Stage<In>,
+    pub(crate) work: W,
+    pub(crate) way_out: WayOut<'a, Out>,
+}
+
+/// A stage that makes batches.
+pub(crate) struct Batches<'a, T> {
+    pub(crate) stage: Stage<T>,
+    pub(crate) batching: Batching,
+    pub(crate) way_out: WayOut<'a, Vec<T>>,
+}
+
+impl<In, Out, W> Workers<'_, In, Out, W>
+where
+    In: Send,
+    Out: Send,
+    W: Work<In, Out>,
+{
+    fn start_worker<'s>(
+        &'s self,
+        worker: usize,
+        hosts: &Hosts<'s, '_>,
+        core: &'s Core,
+    ) -> Result<(), Error> {
+        let stage = &self.stage;
+        let settings = &stage.settings;
+        let on_thread = matches!(settings.kind, Kind::Cpu | Kind::Blocking);
+        let life = Life::begin(stage, core, worker);
+        let outlet = self.way_out.outlet(&core.ledger);
+        let work = async move {
+            let _life = life;
+            StageLoop::new(stage, &self.work, core, worker, on_thread).run(outlet).await;
+        };
+        match settings.kind {
+            Kind::Cpu | Kind::Blocking => hosts.on_thread(&settings.name, move || {
+                function::enter(&core.stop, &core.clock);
+                block_on(work);
+            }),
+            Kind::Io => hosts.on_shared_loop(Box::pin(work)),
+            Kind::Command => hosts.on_own_loop(settings.index, &settings.name, Box::pin(work)),
+            Kind::Batch => unreachable!("batches have a node of their own"),
+        }
+    }
+}
+
+/// A worker's life as the run counts it, from before its start to its end.
+struct Life<'s, T> {
+    stage: &'s Stage<T>,
+    core: &'s Core,
+    worker: usize,
+}
+
+impl<'s, T> Life<'s, T> {
+    fn begin(stage: &'s Stage<T>, core: &'s Core, worker: usize) -> Self {
+        core.live.fetch_add(1, Ordering::SeqCst);
+        let mut alive = lock(&stage.alive);
+        if alive.len() <= worker {
+            alive.resize(worker + 1, false);
+        }
+        alive[worker] = true;
+        Self { stage, core, worker }
+    }
+}
+
+impl<T> Drop for Life<'_, T> {
+    fn drop(&mut self) {
+        lock(&self.stage.alive)[self.worker] = false;
+        if !self.stage.has_ended.load(Ordering::Relaxed) {
+            // The target may have grown again while this worker was on its way out.
+            self.core.ring();
+        }
+        self.core.live.fetch_sub(1, Ordering::SeqCst);
+        self.core.quiet.tell();
+    }
+}
+
+impl<T> Stage<T> {
+    /// The numbers of the workers that there should be and are not.
+    fn missing(&self) -> Vec<usize> {
+        if self.has_ended.load(Ordering::Relaxed) {
+            return Vec::new();
+        }
+        let alive = lock(&self.alive);
+        let target = self.target.load(Ordering::Acquire);
+        (0..target).filter(|&worker| !alive.get(worker).copied().unwrap_or(false)).collect()
+    }
+}
+
+impl<In, Out, W> Node for Workers<'_, In, Out, W>
+where
+    In: Send,
+    Out: Send,
+    W: Work<In, Out>,
+{
+    fn settings(&self) -> &Settings {
+        &self.stage.settings
+    }
+
+    fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.stage.settings
+    }
+
+    fn counters(&self) -> &Arc<StageCounters> {
+        &self.stage.counters
+    }
+
+    fn open(&self, upstream: usize, ledger: &Arc<Ledger>) {
+        self.stage.open(upstream);
+        if self.stage.settings.ordered {
+            self.way_out.order.get_or_init(|| Order::new(ledger.clone()));
+        }
+    }
+
+    fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error> {
+        self.stage
+            .missing()
+            .into_iter()
+            .try_for_each(|worker| self.start_worker(worker, hosts, core))
+    }
+
+    fn resize(&self, workers: usize, upstream: usize) {
+        self.stage.resize(workers, upstream);
+    }
+
+    fn abandon(&self, ledger: &Arc<Ledger>) {
+        self.stage.abandon(ledger);
+    }
+
+    fn release_due(&self, now: Duration, ledger: &Arc<Ledger>) -> Option<Duration> {
+        self.stage.release_due(now, ledger)
+    }
+
+    fn state(&self) -> StageState {
+        self.stage.state()
+    }
+
+    fn places(&self) -> usize {
+        self.stage.places()
+    }
+
+    fn measured(&self) -> Measured {
+        Measured::of(&self.stage)
+    }
+}
+
+impl<T: Send> Node for Batches<'_, T> {
+    fn settings(&self) -> &Settings {
+        &self.stage.settings
+    }
+
+    fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.stage.settings
+    }
+
+    fn counters(&self) -> &Arc<StageCounters> {
+        &self.stage.counters
+    }
+
+    fn open(&self, upstream: usize, _: &Arc<Ledger>) {
+        self.stage.open(upstream);
+    }
+
+    fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error> {
+        for worker in self.stage.missing() {
+            let life = Life::begin(&self.stage, core, worker);
+            let outlet = self.way_out.outlet(&core.ledger);
+            let batches = FanIn::new(&self.stage, core, self.batching);
+            let work: BoxFuture<'s, ()> = Box::pin(async move {
+                let _life = life;
+                batches.run(outlet).await;
+            });
+            hosts.on_thread(&self.stage.settings.name, move || block_on(work))?;
+        }
+        Ok(())
+    }
+
+    /// One loop makes all batches, whatever is wished for.
+    fn resize(&self, _workers: usize, _upstream: usize) {}
+
+    fn abandon(&self, ledger: &Arc<Ledger>) {
+        self.stage.abandon(ledger);
+    }
+
+    fn release_due(&self, _now: Duration, _: &Arc<Ledger>) -> Option<Duration> {
+        None
+    }
+
+    fn state(&self) -> StageState {
+        self.stage.state()
+    }
+
+    fn places(&self) -> usize {
+        self.stage.places() + self.batching.items
+    }
+
+    fn measured(&self) -> Measured {
+        Measured::of(&self.stage)
+    }
+}

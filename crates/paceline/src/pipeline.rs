@@ -1,0 +1,602 @@
+//! The builder: a chain of stages, each checked against the one before.
+//!
+//! `Pipeline<'a, T, Prev>` gives items of type `T`; `Prev` is what the last
+//! stage takes, which only its retries need to know. `'a` is what the stages
+//! may borrow: a run ends before its call returns, so borrowing is free.
+//! Whatever is said about workers, limits or order is about the last stage.
+//!
+//! Not here: how it runs (`run.rs`).
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use paceline_process::{Chain, Command, Output, Stdout};
+use paceline_queue::Queue;
+
+use crate::{
+    account::{Halt, Ledger, Output as Last},
+    clock::Clock,
+    error::{Error, ErrorKind},
+    event::Observer,
+    failure::{BoxError, Failure},
+    item::{Envelope, ItemId},
+    monitor::Monitor,
+    node::{Batches, Node, Workers},
+    outlet::{EndLink, Link, QueueLink, Slot, fan::FanLink},
+    retry::Retry,
+    run::{
+        self, Core,
+        fan_in::Batching,
+        feed::{Items, Source},
+        sink,
+    },
+    runnable::Runnable,
+    stage::{Copier, Kind, Settings, Stage, WayOut},
+    stop::Stop,
+    summary::Summary,
+    sync::block_on,
+    worker::{
+        Attempt, Work,
+        command::{Children, checked},
+        function::Function,
+        future::Futures,
+    },
+};
+
+/// A pipeline on its way to being run.
+///
+/// See the [crate's documentation](crate) for a first one, and each method
+/// for its part. Nothing happens before one of [`run`](Pipeline::run),
+/// [`collect`](Pipeline::collect), [`outcomes`](Pipeline::outcomes), or
+/// [`Runnable::run`].
+#[must_use = "a pipeline does nothing until it is run"]
+pub struct Pipeline<'a, T, Prev = ()> {
+    plan: Plan<'a>,
+    tail: Slot<'a, T>,
+    copier: Copier<Prev>,
+}
+
+/// All of a pipeline but the types of its items.
+pub(crate) struct Plan<'a> {
+    source: Box<dyn Source<'a> + 'a>,
+    nodes: Vec<Box<dyn Node + 'a>>,
+    /// The stages whose values are split, by index.
+    fans: Vec<usize>,
+    stop: Stop,
+    clock: Clock,
+    monitor: Monitor,
+    observer: Option<Arc<dyn Observer>>,
+    halt: Option<Halt>,
+    stall_after: Option<Duration>,
+    misuse: Option<Error>,
+}
+
+impl<'a, T: Send + 'a> Pipeline<'a, T> {
+    /// Begins a pipeline that takes its items from an iterator.
+    ///
+    /// The iterator is read on a thread of its own, as fast as the stages
+    /// take items and no faster; it may be endless. While its `size_hint`
+    /// says that more items are at hand they are handed over in batches.
+    ///
+    /// # When stopped
+    ///
+    /// From a drain on, no further item is asked for; an iterator that is
+    /// waiting for its next item must come back by itself.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a pipeline is no collection: it only begins with an iterator"
+    )]
+    pub fn from_iter<I>(items: I) -> Self
+    where
+        I: IntoIterator<Item = T>,
+        I::IntoIter: Send + 'a,
+    {
+        let tail = Slot::default();
+        let source = Items { items: items.into_iter(), slot: tail.clone() };
+        let plan = Plan {
+            source: Box::new(source),
+            nodes: Vec::new(),
+            fans: Vec::new(),
+            stop: Stop::new(),
+            clock: Clock::system(),
+            monitor: Monitor::default(),
+            observer: None,
+            halt: None,
+            stall_after: None,
+            misuse: None,
+        };
+        Self { plan, tail, copier: Copier::default() }
+    }
+}
+
+/// Adding stages.
+impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
+    /// Adds a stage that computes: a function on threads, as many as there
+    /// are cores unless [`workers`](Self::workers) says otherwise.
+    ///
+    /// An error or a panic is a failure of that item alone.
+    pub fn cpu<Out, E, F>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
+    where
+        F: Fn(T) -> Result<Out, E> + Send + Sync + 'a,
+        E: Into<BoxError> + 'a,
+        Out: Send + 'a,
+    {
+        self.stage(name, Kind::Cpu, Function::new(function))
+    }
+
+    /// Adds a stage that may wait (for a disk, a lock, a network): a function
+    /// on threads, 16 unless [`workers`](Self::workers) says otherwise.
+    ///
+    /// An error or a panic is a failure of that item alone.
+    pub fn blocking<Out, E, F>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
+    where
+        F: Fn(T) -> Result<Out, E> + Send + Sync + 'a,
+        E: Into<BoxError> + 'a,
+        Out: Send + 'a,
+    {
+        self.stage(name, Kind::Blocking, Function::new(function))
+    }
+
+    /// Adds an asynchronous stage: a future an item, 16 at once unless
+    /// [`workers`](Self::workers) says otherwise. Ten thousand cost little.
+    ///
+    /// The futures run inside a tokio runtime with its timers and its I/O,
+    /// on as many threads as there are cores, shared by all stages of this
+    /// kind. A future that does not come back from a poll holds up others.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use paceline::Pipeline;
+    ///
+    /// let (answers, _) = Pipeline::from_iter(0..1000)
+    ///     .io("ask", |n: u32| async move {
+    ///         tokio::time::sleep(Duration::from_millis(10)).await;
+    ///         Ok::<_, paceline::BoxError>(n + 1)
+    ///     })
+    ///     .workers(1000)
+    ///     .collect()?;
+    /// assert_eq!(answers.len(), 1000);
+    /// # Ok::<(), paceline::Error>(())
+    /// ```
+    pub fn io<Out, E, F, Fut>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
+    where
+        F: Fn(T) -> Fut + Send + Sync + 'a,
+        Fut: Future<Output = Result<Out, E>> + Send + 'a,
+        E: Into<BoxError> + 'a,
+        Out: Send + 'a,
+    {
+        self.stage(name, Kind::Io, Futures::new(function))
+    }
+
+    /// Adds a stage that runs a child process an item and gives its output.
+    ///
+    /// Standard output is captured. A status other than 0 is a failure of the
+    /// item, and so is a child that a signal ended or that could not be
+    /// started. See [`command_with`](Self::command_with) for chains, and for
+    /// making something else of the output.
+    ///
+    /// # When stopped
+    ///
+    /// At the stage's timeout, and when the run is cancelled, the child's
+    /// process group is asked to end and killed after the
+    /// [grace period](Self::grace).
+    ///
+    /// ```
+    /// use paceline::{Attempt, Command, Pipeline};
+    ///
+    /// let (outputs, _) = Pipeline::from_iter(["a", "b"])
+    ///     .command("shout", |word: &&str, _: &Attempt| Command::new("echo").arg(*word).arg("!"))
+    ///     .ordered()
+    ///     .collect()?;
+    /// assert_eq!(outputs[1].stdout().to_text()?, "b !\n");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn command<M>(self, name: &str, make: M) -> Pipeline<'a, Output, T>
+    where
+        M: Fn(&T, &Attempt) -> Command + Send + Sync + 'a,
+    {
+        let make = move |item: &T, attempt: &Attempt| {
+            let command = make(item, attempt).stdout(Stdout::Capture);
+            Ok::<_, BoxError>(Chain::new([command]))
+        };
+        self.command_with(name, make, |_, output| checked(output))
+    }
+
+    /// Adds a stage that runs a chain of child processes an item.
+    ///
+    /// `make` says which, and `finish` what their output means; both run on
+    /// the stage's own threads. What becomes of standard output and error is
+    /// said by the commands.
+    pub fn command_with<Out, E, M, F>(self, name: &str, make: M, finish: F) -> Pipeline<'a, Out, T>
+    where
+        M: Fn(&T, &Attempt) -> Result<Chain, E> + Send + Sync + 'a,
+        F: Fn(T, Output) -> Result<Out, E> + Send + Sync + 'a,
+        E: Into<BoxError> + 'a,
+        Out: Send + 'a,
+    {
+        self.stage(name, Kind::Command, Children::new(make, finish))
+    }
+
+    fn stage<Out, W>(mut self, name: &str, kind: Kind, work: W) -> Pipeline<'a, Out, T>
+    where
+        Out: Send + 'a,
+        W: Work<T, Out> + 'a,
+    {
+        let stage = Stage::new(Settings::new(self.plan.nodes.len(), name, kind));
+        self.join_to(QueueLink(stage.queue.clone()));
+        let copier = stage.copier.clone();
+        let tail = Slot::default();
+        let way_out = WayOut::new(tail.clone());
+        self.plan.nodes.push(Box::new(Workers { stage, work, way_out }));
+        Pipeline { plan: self.plan, tail, copier }
+    }
+
+    /// Fan-out: each value becomes as many items as it yields.
+    ///
+    /// An [`Option`] is a value that yields one item or none, so this is also
+    /// how a stage leaves items out. Values are pulled from the iterator as
+    /// the next stage takes them. An item of the source is ok when all that
+    /// came of it is.
+    ///
+    /// ```
+    /// use paceline::Pipeline;
+    ///
+    /// let (even, summary) = Pipeline::from_iter(0..10)
+    ///     .cpu("keep the even", |n: u32| Ok::<_, paceline::BoxError>((n % 2 == 0).then_some(n)))
+    ///     .fan_out()
+    ///     .collect()?;
+    /// assert_eq!(even.len(), 5);
+    /// assert_eq!(summary.ok, 10);
+    /// # Ok::<(), paceline::Error>(())
+    /// ```
+    pub fn fan_out<U>(mut self) -> Pipeline<'a, U>
+    where
+        T: IntoIterator<Item = U>,
+        T::IntoIter: Send,
+        U: Send + 'a,
+    {
+        let next = Slot::default();
+        let last = self.plan.nodes.last();
+        let name = last.map_or_else(|| "source".into(), |node| node.settings().name.clone());
+        self.plan.fans.extend(self.plan.nodes.len().checked_sub(1));
+        self.join_to(FanLink::new(next.clone(), name));
+        Pipeline { plan: self.plan, tail: next, copier: Copier::default() }
+    }
+
+    /// Fan-in: up to `items` items become one value.
+    ///
+    /// A batch that is not full goes on when its first item has waited for
+    /// `wait`, or, with `None`, when the source has ended. A failure later on
+    /// is a failure of all items of the batch.
+    ///
+    /// ```
+    /// use paceline::Pipeline;
+    ///
+    /// let (sizes, _) = Pipeline::from_iter(0..7)
+    ///     .fan_in(3, None)
+    ///     .cpu("count", |batch: Vec<u32>| Ok::<_, paceline::BoxError>(batch.len()))
+    ///     .ordered()
+    ///     .collect()?;
+    /// assert_eq!(sizes, [3, 3, 1]);
+    /// # Ok::<(), paceline::Error>(())
+    /// ```
+    pub fn fan_in(mut self, items: usize, wait: Option<Duration>) -> Pipeline<'a, Vec<T>> {
+        if items == 0 {
+            self.misused("a batch of 0 items");
+        }
+        let stage = Stage::new(Settings::new(self.plan.nodes.len(), "batch", Kind::Batch));
+        self.join_to(QueueLink(stage.queue.clone()));
+        let tail = Slot::default();
+        let way_out = WayOut::new(tail.clone());
+        let batching = Batching { items, wait };
+        self.plan.nodes.push(Box::new(Batches { stage, batching, way_out }));
+        Pipeline { plan: self.plan, tail, copier: Copier::default() }
+    }
+
+    fn join_to(&mut self, link: impl Link<T> + 'a) {
+        if self.tail.set(Box::new(link)).is_err() {
+            unreachable!("a tail is joined once, when the next stage is added");
+        }
+    }
+}
+
+/// Settings of the last stage.
+impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
+    /// Sets how many items the stage works on at once, 1 or more.
+    ///
+    /// [`Monitor::set_workers`] changes it while it runs.
+    pub fn workers(self, workers: usize) -> Self {
+        self.set("workers", |settings| settings.workers = Some(workers))
+    }
+
+    /// Sets how many items may wait before the stage, 1 or more.
+    ///
+    /// Unless set, some thousands for values that own nothing, and a few for
+    /// each worker for all others.
+    pub fn queue(self, capacity: usize) -> Self {
+        self.set("a queue", |settings| settings.queue = Some(capacity))
+    }
+
+    /// Sets the longest time that an attempt may take.
+    ///
+    /// A future is dropped and a child is stopped then. A thread cannot be
+    /// killed: its attempt counts as timed out when the function returns,
+    /// which [`is_cancelled`](crate::is_cancelled) tells it to do.
+    pub fn timeout(self, timeout: Duration) -> Self {
+        self.set("a timeout", |settings| settings.timeout = Some(timeout))
+    }
+
+    /// Sets the time between asking a child to stop and killing it; 5 s unless set.
+    pub fn grace(self, grace: Duration) -> Self {
+        self.set("a grace period", |settings| settings.grace = grace)
+    }
+
+    /// Gives items whose attempt failed another one, as `retry` says.
+    ///
+    /// An item that waits for its retry has no worker but keeps its place in
+    /// the stage's bound.
+    pub fn retry(mut self, retry: Retry) -> Self
+    where
+        Prev: Clone,
+    {
+        if retry.is_never() {
+            self.copier = Copier::default();
+        } else {
+            self.copier.get_or_init(|| Prev::clone);
+        }
+        self.set("retries", |settings| settings.retry = retry)
+    }
+
+    /// Makes the stage hand on its results in the order of the source.
+    ///
+    /// Memory stays bounded: the source admits no more than a window of items
+    /// at once, so a very slow item holds up the others in the end. A fan-out
+    /// or fan-in before this stage then keeps the order too.
+    pub fn ordered(self) -> Self {
+        self.set("order", |settings| settings.ordered = true)
+    }
+
+    fn set(mut self, what: &str, change: impl FnOnce(&mut Settings)) -> Self {
+        match self.plan.nodes.last_mut() {
+            Some(node) if node.settings().kind != Kind::Batch => change(node.settings_mut()),
+            _ => self.misused(&format!("{what} set where there is no stage to have it")),
+        }
+        self
+    }
+
+    fn misused(&mut self, what: &str) {
+        self.plan.misuse.get_or_insert_with(|| Error::new(ErrorKind::Invalid, what));
+    }
+}
+
+/// Settings of the run.
+impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
+    /// Lets `stop` stop the run.
+    pub fn stop(mut self, stop: &Stop) -> Self {
+        self.plan.stop = stop.clone();
+        self
+    }
+
+    /// Stops the run when items have failed.
+    pub fn halt(mut self, halt: Halt) -> Self {
+        self.plan.halt = Some(halt);
+        self
+    }
+
+    /// Measures time by `clock`, which can be paused; for tests, moved by hand.
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.plan.clock = clock.clone();
+        self
+    }
+
+    /// Tells `observer` what happens.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.plan.observer = Some(observer);
+        self
+    }
+
+    /// Tells the observer when nothing has moved for `time` while items are inside.
+    pub fn stall_after(mut self, time: Duration) -> Self {
+        self.plan.stall_after = Some(time);
+        self
+    }
+
+    /// Returns the handle that shows how far the run is.
+    pub fn monitor(&self) -> Monitor {
+        self.plan.monitor.clone()
+    }
+}
+
+/// Running it.
+impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
+    /// Throws the last stage's values away: what they were made for has
+    /// happened on the way.
+    pub fn discard(mut self) -> Runnable<'a> {
+        self.join_to(EndLink);
+        Runnable::new(self.plan, Box::new(|_: &Core| ()))
+    }
+
+    /// Gives each of the last stage's values to `take`, on the thread that
+    /// runs the pipeline.
+    ///
+    /// The values come as they are finished, or in order if the last stage is
+    /// [`ordered`](Self::ordered). If `take` panics the run is cancelled and
+    /// the panic goes on to the caller.
+    pub fn for_each(self, mut take: impl FnMut(T) + Send + 'a) -> Runnable<'a> {
+        self.into_sink(move |_, output| {
+            if let Last::Value(value) = output {
+                take(value);
+            }
+        })
+    }
+
+    fn into_sink(mut self, take: impl FnMut(&ItemId, Last<'_, T>) + Send + 'a) -> Runnable<'a> {
+        let queue = self.last_queue();
+        Runnable::new(
+            self.plan,
+            Box::new(move |core: &Core| block_on(sink::drain(core, &queue, take))),
+        )
+    }
+
+    /// Joins the last stage to a queue, and returns that.
+    fn last_queue(&mut self) -> Queue<Envelope<T>> {
+        let capacity = if std::mem::needs_drop::<T>() { 16 } else { 1024 };
+        let queue = Queue::bounded(capacity);
+        self.join_to(QueueLink(queue.clone()));
+        queue
+    }
+
+    /// Runs it and returns the last stage's values with the summary.
+    ///
+    /// The values come as they were finished, or in order if the last stage
+    /// is [`ordered`](Self::ordered). Failures are in the summary.
+    ///
+    /// # Errors
+    ///
+    /// If paceline could not run it; an item's failure is no error.
+    pub fn collect(self) -> Result<(Vec<T>, Summary), Error> {
+        let mut values = Vec::new();
+        let summary = self.for_each_here(|value| values.push(value))?;
+        Ok((values, summary))
+    }
+
+    fn for_each_here(mut self, mut take: impl FnMut(T)) -> Result<Summary, Error> {
+        let queue = self.last_queue();
+        let take = |_: &ItemId, output: Last<'_, T>| {
+            if let Last::Value(value) = output {
+                take(value);
+            }
+        };
+        let drained = |core: &Core| block_on(sink::drain(core, &queue, take));
+        Ok(self.plan.run(drained)?.1)
+    }
+
+    /// Runs it and returns what became of each item: a value or a failure.
+    ///
+    /// In order if the last stage is [`ordered`](Self::ordered). Items that a
+    /// fan-out left out, and those left unfinished, are not among them.
+    ///
+    /// # Errors
+    ///
+    /// If paceline could not run it; an item's failure is no error.
+    pub fn outcomes(mut self) -> Result<(Vec<Result<T, Failure>>, Summary), Error> {
+        let queue = self.last_queue();
+        let mut outcomes = Vec::new();
+        let take = |_: &ItemId, output: Last<'_, T>| {
+            outcomes.push(match output {
+                Last::Value(value) => Ok(value),
+                Last::Failure(failure) => Err(failure.clone()),
+            });
+        };
+        let ((), summary) =
+            self.plan.run(|core: &Core| block_on(sink::drain(core, &queue, take)))?;
+        Ok((outcomes, summary))
+    }
+
+    /// Runs it with `sink` taking what leaves the last stage.
+    pub(crate) fn run_with<R>(
+        mut self,
+        sink: impl FnOnce(&Core, &Queue<Envelope<T>>) -> R,
+    ) -> Result<(R, Summary), Error> {
+        let queue = self.last_queue();
+        self.plan.run(|core| sink(core, &queue))
+    }
+}
+
+impl<'a, Prev> Pipeline<'a, (), Prev> {
+    /// Runs it, and returns when every item is answered and every thread has
+    /// ended.
+    ///
+    /// There is only a `run` where the last stage gives `()`: values that
+    /// nobody takes are a mistake. [`discard`](Self::discard),
+    /// [`for_each`](Self::for_each) and [`collect`](Self::collect) say what
+    /// is to become of them.
+    ///
+    /// # Errors
+    ///
+    /// If paceline could not run it; an item's failure is no error.
+    ///
+    /// # When stopped
+    ///
+    /// On drain, items already inside are finished. On cancel, children are
+    /// asked to stop, killed after `grace`, and their items are unfinished in
+    /// the summary.
+    pub fn run(self) -> Result<Summary, Error> {
+        self.discard().run()
+    }
+}
+
+impl Plan<'_> {
+    pub(crate) fn handles(&self) -> (Monitor, Stop) {
+        (self.monitor.clone(), self.stop.clone())
+    }
+
+    /// Refuses what cannot work, and runs the rest.
+    pub(crate) fn run<R>(mut self, sink: impl FnOnce(&Core) -> R) -> Result<(R, Summary), Error> {
+        self.check()?;
+        self.keep_order_where_needed();
+        let ledger = Ledger::new(self.stop.clone(), self.halt, self.observer.take());
+        let mut core = Core::new(ledger, self.clock, self.stop, self.monitor);
+        core.stall_after = self.stall_after;
+        core.window = window(&self.nodes);
+        let stages =
+            self.nodes.iter().map(|node| (node.settings().name.clone(), node.counters().clone()));
+        core.monitor.open(core.ledger.clone(), stages.collect());
+        run::run(&core, &self.nodes, self.source, sink)
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
+        if let Some(misuse) = self.misuse.take() {
+            return Err(misuse);
+        }
+        let invalid = |message: String| Err(Error::new(ErrorKind::Invalid, message));
+        let mut names: Vec<&str> = Vec::new();
+        for settings in self.nodes.iter().map(|node| node.settings()) {
+            let name = &*settings.name;
+            if settings.kind == Kind::Batch {
+                continue;
+            }
+            if name.is_empty() {
+                return invalid("a stage has no name".into());
+            }
+            if names.contains(&name) {
+                return invalid(format!("two stages are called `{name}`"));
+            }
+            names.push(name);
+            if settings.workers == Some(0) {
+                return invalid(format!("stage `{name}` has 0 workers"));
+            }
+            if settings.queue == Some(0) {
+                return invalid(format!("stage `{name}` has a queue for 0 items"));
+            }
+            if settings.timeout == Some(Duration::ZERO) {
+                return invalid(format!("stage `{name}` has a timeout of 0"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What counts items anew before an ordered stage must meet them in order.
+    fn keep_order_where_needed(&mut self) {
+        let Some(last) = self.nodes.iter().rposition(|node| node.settings().ordered) else {
+            return;
+        };
+        for fan in self.fans.iter().filter(|&&fan| fan < last) {
+            self.nodes[*fan].settings_mut().ordered = true;
+        }
+        for batch in 1..last {
+            if self.nodes[batch].settings().kind == Kind::Batch {
+                self.nodes[batch - 1].settings_mut().ordered = true;
+            }
+        }
+    }
+}
+
+/// The most items that may be inside at once so that what an ordered stage
+/// keeps is bounded: twice what fits into the queues and hands anyway, so
+/// that one slow item does not hold up the others at once.
+fn window(nodes: &[Box<dyn Node + '_>]) -> Option<u64> {
+    nodes.iter().any(|node| node.settings().ordered).then(|| {
+        let places = nodes.iter().map(|node| node.places() as u64);
+        2 * places.sum::<u64>() + 64
+    })
+}

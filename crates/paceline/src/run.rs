@@ -1,0 +1,176 @@
+//! A run: the engine on one screen.
+//!
+//! Items enter in [`feed`], are worked on in [`stage_loop`], and leave through
+//! their outlets into the next stage's queue, or into the sink. The
+//! [`conductor`] keeps the time, the number of workers and the stop. When the
+//! source ends, its outlet is dropped; that closes the first queue; its
+//! workers end when it is empty, which closes the next queue, and so on to
+//! the sink: a run ends by flowing out.
+//!
+//! **Invariant:** whoever holds an envelope answers for it, so the account
+//! adds up in every ending; it is checked here all the same.
+//!
+//! Not here: how a pipeline is put together (`pipeline.rs`).
+
+use std::{
+    hash::{BuildHasher, RandomState},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use crate::{
+    account::Ledger,
+    clock::Clock,
+    error::Error,
+    host::Hosts,
+    monitor::Monitor,
+    node::Node,
+    stage::cores,
+    stop::Stop,
+    summary::Summary,
+    sync::{Bell, Notice, block_on, lock},
+};
+
+pub(crate) mod conductor;
+pub(crate) mod fan_in;
+pub(crate) mod feed;
+pub(crate) mod sink;
+pub(crate) mod stage_loop;
+
+/// Runs the stages from the source to the sink, and returns when every item
+/// is answered and every thread has ended.
+///
+/// `sink` runs on the calling thread and takes what the last stage gives
+/// until there is nothing more.
+pub(crate) fn run<R>(
+    core: &Core,
+    nodes: &[Box<dyn Node + '_>],
+    mut source: Box<dyn feed::Source<'_> + '_>,
+    sink: impl FnOnce(&Core) -> R,
+) -> Result<(R, Summary), Error> {
+    open(core, nodes);
+    let output = thread::scope(|scope| {
+        let hosts = Arc::new(Hosts::new(scope, nodes.len(), cores()));
+        let output = start(core, nodes, &mut source, &hosts).map(|()| sink(core));
+        if output.is_err() {
+            core.stop.kill();
+            nodes.iter().for_each(|node| node.abandon(&core.ledger));
+        }
+        block_on(core.quiet.until(|| core.live.load(Ordering::SeqCst) == 0));
+        hosts.finish();
+        core.end();
+        output
+    });
+    nodes.iter().for_each(|node| node.abandon(&core.ledger));
+    let summary = Summary::of(core, nodes);
+    match core.take_error() {
+        Some(error) => Err(error),
+        None => {
+            summary.check()?;
+            Ok((output?, summary))
+        }
+    }
+}
+
+/// Bounds the queues, from the source on.
+fn open(core: &Core, nodes: &[Box<dyn Node + '_>]) {
+    let mut upstream = 1;
+    for node in nodes {
+        node.open(upstream, &core.ledger);
+        upstream = node.settings().workers();
+    }
+}
+
+/// Starts everything, from the sink's end on, so that no queue closes early.
+fn start<'s>(
+    core: &'s Core,
+    nodes: &'s [Box<dyn Node + '_>],
+    source: &'s mut Box<dyn feed::Source<'_> + '_>,
+    hosts: &Arc<Hosts<'s, '_>>,
+) -> Result<(), Error> {
+    for node in nodes.iter().rev() {
+        node.start_missing(hosts, core)?;
+    }
+    let at_hand = hosts.clone();
+    hosts.on_thread("paceline", move || conductor::conduct(core, nodes, &at_hand))?;
+    hosts.on_thread("paceline-source", move || block_on(source.feed(core)))
+}
+
+/// What all parts of a run share.
+pub(crate) struct Core {
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) clock: Clock,
+    pub(crate) stop: Stop,
+    pub(crate) monitor: Monitor,
+    /// The most items that may be inside at once, if a stage keeps the order.
+    pub(crate) window: Option<u64>,
+    /// After how long without any movement the observer is told.
+    pub(crate) stall_after: Option<Duration>,
+    pub(crate) started: Duration,
+    /// Workers that live, and who is told when the last has ended.
+    pub(crate) live: AtomicUsize,
+    pub(crate) quiet: Notice,
+    is_over: OnceLock<()>,
+    bell: OnceLock<Arc<Bell>>,
+    error: Mutex<Option<Error>>,
+    random: AtomicU64,
+}
+
+impl Core {
+    pub(crate) fn new(ledger: Ledger, clock: Clock, stop: Stop, monitor: Monitor) -> Self {
+        Self {
+            ledger: Arc::new(ledger),
+            started: clock.now(),
+            clock,
+            stop,
+            monitor,
+            window: None,
+            stall_after: None,
+            live: AtomicUsize::new(0),
+            quiet: Notice::default(),
+            is_over: OnceLock::new(),
+            bell: OnceLock::new(),
+            error: Mutex::default(),
+            random: AtomicU64::new(RandomState::new().hash_one(0)),
+        }
+    }
+
+    /// Makes the conductor look again.
+    pub(crate) fn ring(&self) {
+        if let Some(bell) = self.bell.get() {
+            bell.ring();
+        }
+    }
+
+    /// Notes what stopped paceline itself; what is inside is finished.
+    pub(crate) fn fail(&self, error: Error) {
+        lock(&self.error).get_or_insert(error);
+        self.stop.drain();
+    }
+
+    fn take_error(&self) -> Option<Error> {
+        lock(&self.error).take()
+    }
+
+    fn end(&self) {
+        self.is_over.get_or_init(|| ());
+        self.ring();
+    }
+
+    /// Returns a random number between 0.5 and 1.5.
+    ///
+    /// Source: Steele, Lea, Flood, "Fast Splittable Pseudorandom Number
+    /// Generators" (SplitMix64), OOPSLA 2014.
+    pub(crate) fn fraction(&self) -> f64 {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut bits = self.random.fetch_add(GOLDEN, Ordering::Relaxed);
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^= bits >> 31;
+        0.5 + (bits >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}

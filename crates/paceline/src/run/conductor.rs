@@ -1,0 +1,106 @@
+//! The run's one service thread: time, stops, and the number of workers.
+//!
+//! It sleeps until the next timer is due or somebody rings its bell: a stop,
+//! an earlier timer, a wish for more workers. It never touches items, but to
+//! put back those whose retry is due and to abandon queues when the run is
+//! halted.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use super::Core;
+use crate::{host::Hosts, node::Node, stop::StopLevel, sync::Bell};
+
+/// Keeps a run going until it is over.
+pub(crate) fn conduct<'s>(
+    core: &'s Core,
+    nodes: &'s [Box<dyn Node + '_>],
+    hosts: &Arc<Hosts<'s, '_>>,
+) {
+    let bell = core.bell.get_or_init(Bell::here);
+    core.clock.add_bell(bell);
+    core.stop.add_bell(bell);
+    core.monitor.set_bell(bell);
+    let mut stall = Stall::new(core, nodes);
+    while core.is_over.get().is_none() {
+        let mut next = core.clock.fire_due();
+        let mut sooner = |wait: Option<Duration>| {
+            next = [next, wait].into_iter().flatten().min();
+        };
+        if core.stop.level() >= StopLevel::Halt {
+            nodes.iter().for_each(|node| node.abandon(&core.ledger));
+        }
+        resize(core, nodes);
+        for node in nodes {
+            let due = node.release_due(core.clock.now(), &core.ledger);
+            sooner(due.filter(|_| core.clock.runs()));
+            // A worker that cannot be started now is tried again with the next bell; the
+            // others do its work meanwhile.
+            drop(node.start_missing(hosts, core));
+        }
+        sooner(stall.look(core, nodes));
+        bell.wait(next);
+    }
+}
+
+/// Does what was asked for through the monitor.
+fn resize(core: &Core, nodes: &[Box<dyn Node + '_>]) {
+    for (stage, workers) in core.monitor.take_wishes() {
+        let mut upstream = 1;
+        for node in nodes {
+            if *node.settings().name == *stage {
+                node.resize(workers, upstream);
+            }
+            upstream = node.settings().workers();
+        }
+    }
+}
+
+/// Looks whether anything moves.
+struct Stall {
+    moved: u64,
+    since: Duration,
+    is_told: bool,
+}
+
+impl Stall {
+    fn new(core: &Core, nodes: &[Box<dyn Node + '_>]) -> Self {
+        Self { moved: movement(core, nodes), since: core.clock.now(), is_told: false }
+    }
+
+    /// Tells the observer once for each stall, and returns when to look again.
+    fn look(&mut self, core: &Core, nodes: &[Box<dyn Node + '_>]) -> Option<Duration> {
+        let limit = core.stall_after?;
+        let moved = movement(core, nodes);
+        let now = core.clock.now();
+        if moved != self.moved || core.ledger.in_flight() == 0 {
+            *self = Self { moved, since: now, is_told: false };
+        }
+        let stood = now.saturating_sub(self.since);
+        if stood >= limit && !self.is_told {
+            self.is_told = true;
+            if let Some(observer) = &core.ledger.observer {
+                let states: Vec<_> = nodes.iter().map(|node| node.state()).collect();
+                observer.stalled(&states);
+            }
+        }
+        Some(if self.is_told { limit } else { limit.saturating_sub(stood) })
+    }
+}
+
+/// A number that changes whenever anything moves.
+fn movement(core: &Core, nodes: &[Box<dyn Node + '_>]) -> u64 {
+    let stages: u64 = nodes
+        .iter()
+        .map(|node| {
+            let counters = node.counters();
+            counters.sum(|shard| &shard.fed)
+                + counters.sum(|shard| &shard.ok)
+                + counters.sum(|shard| &shard.failed)
+                + counters.sum(|shard| &shard.retried)
+        })
+        .sum();
+    stages + core.ledger.taken.load(Ordering::Relaxed)
+}

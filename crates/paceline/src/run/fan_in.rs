@@ -1,0 +1,126 @@
+//! Fan-in: several items become one batch, by count or by age.
+//!
+//! One loop makes all batches of a stage, in the order in which items
+//! arrive, so that a batch is as full as it can be. Batches count anew from
+//! 1 and answer for all their items.
+//!
+//! Stopping: from [`StopLevel::Halt`](crate::StopLevel::Halt) on, what has
+//! been gathered is carried on as unfinished.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use super::Core;
+use crate::{
+    account::Held,
+    chunk,
+    item::{Envelope, Family, ItemId, Load},
+    outlet::{Outlet, hand_on},
+    stage::Stage,
+    stop::StopLevel,
+    sync::{Either, first},
+};
+
+/// How batches are made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batching {
+    /// The most items in a batch, 1 or more.
+    pub(crate) items: usize,
+    /// How long the first item of a batch waits for the last, if not for ever.
+    pub(crate) wait: Option<Duration>,
+}
+
+/// The loop that makes a stage's batches.
+pub(crate) struct FanIn<'s, T> {
+    stage: &'s Stage<T>,
+    core: &'s Core,
+    batching: Batching,
+    values: Vec<T>,
+    ids: Vec<ItemId>,
+    due: Option<Duration>,
+    position: u64,
+    outbox: Held<Vec<T>>,
+}
+
+impl<'s, T: Send> FanIn<'s, T> {
+    pub(crate) fn new(stage: &'s Stage<T>, core: &'s Core, batching: Batching) -> Self {
+        let outbox = Held::new(core.ledger.clone(), None);
+        let (values, ids) = (Vec::new(), Vec::new());
+        Self { stage, core, batching, values, ids, due: None, position: 0, outbox }
+    }
+
+    pub(crate) async fn run(mut self, mut outlet: Box<dyn Outlet<Vec<T>> + '_>) {
+        let mut inbox = Held::new(self.core.ledger.clone(), Some(self.stage.counters.clone()));
+        loop {
+            let popped = self.stage.queue.pop_batch_async(&mut inbox, chunk::MOST);
+            let ended = match self.due {
+                None => popped.await.is_err(),
+                Some(due) => match first(popped, self.core.clock.until(due)).await {
+                    Either::First(popped) => popped.is_err(),
+                    Either::Second(()) => {
+                        self.close_batch();
+                        false
+                    }
+                },
+            };
+            self.stage.count_fed(inbox.iter(), 0);
+            while let Some(envelope) = inbox.pop_front() {
+                self.gather(envelope);
+                if self.outbox.len() >= chunk::MOST {
+                    hand_on(&mut *outlet, &mut self.outbox).await;
+                }
+            }
+            if ended {
+                self.close_batch();
+            }
+            hand_on(&mut *outlet, &mut self.outbox).await;
+            if ended {
+                self.stage.has_ended.store(true, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    fn gather(&mut self, Envelope { id, load }: Envelope<T>) {
+        let carried = match load {
+            Load::Item(value) => {
+                self.values.push(value);
+                self.ids.push(id);
+                if self.values.len() >= self.batching.items {
+                    self.close_batch();
+                } else if self.values.len() == 1 {
+                    let now = self.core.clock.now();
+                    self.due = self.batching.wait.map(|wait| now.saturating_add(wait));
+                }
+                return;
+            }
+            Load::Failed(failure) => Load::Failed(failure),
+            Load::Unfinished => Load::Unfinished,
+            Load::Again { .. } => unreachable!("making a batch is never tried again"),
+        };
+        self.send(vec![id], carried);
+    }
+
+    /// Sends what has been gathered on its way.
+    fn close_batch(&mut self) {
+        self.due = None;
+        if self.values.is_empty() {
+            return;
+        }
+        let items = self.values.len() as u64;
+        let (values, ids) = (std::mem::take(&mut self.values), std::mem::take(&mut self.ids));
+        let shard = self.stage.counters.shard(0);
+        if self.core.stop.level() >= StopLevel::Halt {
+            shard.unfinished.fetch_add(items, Ordering::Relaxed);
+            self.send(ids, Load::Unfinished);
+        } else {
+            shard.ok.fetch_add(items, Ordering::Relaxed);
+            self.send(ids, Load::Item(values));
+        }
+    }
+
+    fn send(&mut self, parents: Vec<ItemId>, load: Load<Vec<T>>) {
+        self.position += 1;
+        let id = Family::sole_member(parents, self.position);
+        self.outbox.push_back(Envelope::new(id, load));
+    }
+}

@@ -1,0 +1,285 @@
+//! A worker's life: take, work, hand over.
+//!
+//! The same loop for every kind of work. It takes a chunk, makes an attempt
+//! at each item, and hands over what it holds before it starts another item
+//! whenever someone downstream waits or its items take long. It ends when the
+//! queue has ended or when the stage has more workers than it should.
+//!
+//! Stopping: from [`StopLevel::Halt`] on no attempt is started, and what is
+//! in hand is carried on as unfinished.
+
+use std::{sync::atomic::Ordering, thread, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
+use super::Core;
+use crate::{
+    account::{Held, Shard},
+    chunk::Chunk,
+    event::StageEnded,
+    failure::{Failure, FailureKind, Fault},
+    item::{Ending, Envelope, ItemId, Load},
+    outlet::{Outlet, hand_on},
+    stage::Stage,
+    stop::StopLevel,
+    sync::{Either, first},
+    worker::{Attempt, Surroundings, Work},
+};
+
+/// How often a worker on a thread gives up the core before it sleeps on an
+/// empty queue. 4: more gained nothing on two cores (benches).
+const YIELDS: usize = 4;
+
+/// A thread's CPU time is read when this much has passed since: a system call.
+const CPU_READ_EVERY: Duration = Duration::from_millis(10);
+
+/// One worker of a stage.
+pub(crate) struct StageLoop<'s, In, W> {
+    stage: &'s Stage<In>,
+    work: &'s W,
+    core: &'s Core,
+    worker: usize,
+    /// Whether it has a thread to itself.
+    on_thread: bool,
+    /// Items answered with a value since the counters were written.
+    ok: u64,
+    /// CPU time of the thread that the counters know of, in nanoseconds.
+    cpu_seen: u64,
+}
+
+impl<'s, In: Send, W> StageLoop<'s, In, W> {
+    pub(crate) fn new(
+        stage: &'s Stage<In>,
+        work: &'s W,
+        core: &'s Core,
+        worker: usize,
+        on_thread: bool,
+    ) -> Self {
+        Self { stage, work, core, worker, on_thread, ok: 0, cpu_seen: 0 }
+    }
+
+    pub(crate) async fn run<Out>(mut self, mut outlet: Box<dyn Outlet<Out> + '_>)
+    where
+        W: Work<In, Out>,
+    {
+        let ledger = &self.core.ledger;
+        let mut inbox = Held::new(ledger.clone(), Some(self.stage.counters.clone()));
+        let mut outbox = Held::new(ledger.clone(), None);
+        let mut chunk = Chunk::new();
+        let mut cpu_read = Duration::ZERO;
+        while self.take(&mut inbox, &chunk).await {
+            let items = inbox.len();
+            self.stage.count_fed(inbox.iter(), self.worker);
+            let started = self.core.clock.now();
+            let mut blocked = Duration::ZERO;
+            while let Some(envelope) = inbox.pop_front() {
+                if !outbox.is_empty()
+                    && (chunk.is_slow() || outlet.is_wanted())
+                    && !outlet.try_push(&mut outbox)
+                {
+                    let full_since = self.core.clock.now();
+                    outlet.push(&mut outbox).await;
+                    blocked += self.core.clock.now().saturating_sub(full_since);
+                }
+                outbox.extend(self.answer(envelope).await);
+            }
+            let ended = self.core.clock.now();
+            let busy = ended.saturating_sub(started).saturating_sub(blocked);
+            chunk.took(items, busy);
+            self.shard().served(items as u64, busy / items as u32);
+            self.shard().ok.fetch_add(std::mem::take(&mut self.ok), Ordering::Relaxed);
+            if self.on_thread && ended.saturating_sub(cpu_read) >= CPU_READ_EVERY {
+                cpu_read = ended;
+                self.read_cpu();
+            }
+            hand_on(&mut *outlet, &mut outbox).await;
+        }
+        if self.on_thread {
+            self.read_cpu();
+        }
+    }
+
+    /// Waits for a chunk, and tells whether there is one.
+    async fn take(&self, inbox: &mut Held<In>, chunk: &Chunk) -> bool {
+        let stage = self.stage;
+        if stage.is_surplus(self.worker) {
+            return false;
+        }
+        let most = chunk.size(stage.chunk_limit());
+        for _ in 0..if self.on_thread { YIELDS } else { 1 } {
+            match stage.queue.try_pop_batch(inbox, most) {
+                Ok(0) => {}
+                Ok(_) => return true,
+                Err(_) => return self.ended(),
+            }
+            if self.on_thread {
+                thread::yield_now();
+            }
+        }
+        let popped = stage.queue.pop_batch_async(inbox, most);
+        let surplus = stage.resized.until(|| stage.is_surplus(self.worker));
+        match first(popped, surplus).await {
+            Either::First(Ok(_)) => true,
+            Either::First(Err(_)) => self.ended(),
+            Either::Second(()) => false,
+        }
+    }
+
+    fn ended(&self) -> bool {
+        self.stage.has_ended.store(true, Ordering::Relaxed);
+        false
+    }
+
+    /// Answers for one envelope: with a value, with a failure, or with
+    /// nothing if it waits for another attempt.
+    async fn answer<Out>(&mut self, envelope: Envelope<In>) -> Option<Envelope<Out>>
+    where
+        W: Work<In, Out>,
+    {
+        let Envelope { mut id, load } = envelope;
+        let (mut item, mut tries) = match load {
+            Load::Item(item) => (item, 0),
+            Load::Again { item, tries } => (item, tries),
+            Load::Failed(failure) => return Some(Envelope::new(id, Load::Failed(failure))),
+            Load::Unfinished => return Some(Envelope::new(id, Load::Unfinished)),
+        };
+        loop {
+            if self.core.stop.level() >= StopLevel::Halt {
+                return Some(self.unfinished(id, tries));
+            }
+            tries += 1;
+            let spare = self.spare(&item, tries);
+            let (result, service) = self.attempt(item, &id, tries).await;
+            let fault = match result {
+                Ok(value) => return Some(self.done(id, value, tries, service)),
+                Err(fault) => fault,
+            };
+            if fault.kind() == FailureKind::Cancelled {
+                return Some(self.unfinished(id, tries));
+            }
+            let Some((again, delay)) = spare.filter(|_| !fault.is_permanent()) else {
+                return Some(self.failed(id, fault, tries, service));
+            };
+            self.retrying(&id, fault, tries, delay);
+            if delay.is_zero() {
+                item = again;
+                continue;
+            }
+            let envelope = Envelope::new(id, Load::Again { item: again, tries });
+            let due = self.core.clock.now().saturating_add(delay);
+            let Err(kept) = self.stage.wait_for_retry(due, envelope) else {
+                self.core.ring();
+                return None;
+            };
+            // As many wait already as may: this one waits with its worker.
+            let halted = self.core.stop.reached(StopLevel::Halt);
+            first(self.core.clock.until(due), halted).await;
+            let Load::Again { item: again, .. } = kept.load else {
+                unreachable!("the refused envelope is the one that was offered");
+            };
+            (id, item) = (kept.id, again);
+        }
+    }
+
+    fn shard(&self) -> &'s Shard {
+        self.stage.counters.shard(self.worker)
+    }
+
+    async fn attempt<Out>(
+        &self,
+        item: In,
+        id: &ItemId,
+        number: u32,
+    ) -> (Result<Out, Fault>, Duration)
+    where
+        W: Work<In, Out>,
+    {
+        let core = self.core;
+        let settings = &self.stage.settings;
+        let surroundings = Surroundings {
+            attempt: Attempt { number, slot: self.worker + 1 },
+            item: id,
+            stage: &settings.name,
+            timeout: settings.timeout,
+            grace: settings.grace,
+            clock: &core.clock,
+            stop: &core.stop,
+            shard: self.shard(),
+            observer: core.ledger.observer.as_ref(),
+        };
+        match core.ledger.observer {
+            None => (self.work.attempt(item, &surroundings).await, Duration::ZERO),
+            Some(_) => {
+                let started = core.clock.now();
+                let result = self.work.attempt(item, &surroundings).await;
+                (result, core.clock.now().saturating_sub(started))
+            }
+        }
+    }
+
+    /// A copy of the item for the attempt after number `tries`, and the wait
+    /// before it, if the stage's policy gives it one.
+    fn spare(&self, item: &In, tries: u32) -> Option<(In, Duration)> {
+        let copy = self.stage.copier.get()?;
+        let delay = self.stage.settings.retry.delay_before(tries + 1, self.core.fraction())?;
+        Some((copy(item), delay))
+    }
+
+    fn done<Out>(
+        &mut self,
+        id: ItemId,
+        value: Out,
+        tries: u32,
+        service: Duration,
+    ) -> Envelope<Out> {
+        self.ok += 1;
+        self.tell(&id, &Ending::Ok, tries, service);
+        Envelope::new(id, Load::Item(value))
+    }
+
+    fn failed<Out>(
+        &self,
+        id: ItemId,
+        fault: Fault,
+        tries: u32,
+        service: Duration,
+    ) -> Envelope<Out> {
+        self.shard().failed.fetch_add(1, Ordering::Relaxed);
+        let failure = Failure::new(id.clone(), self.stage.settings.name.clone(), tries, fault);
+        self.tell(&id, &Ending::Failed(failure.clone()), tries, service);
+        self.core.ledger.note_failure(&failure);
+        Envelope::new(id, Load::Failed(failure))
+    }
+
+    fn unfinished<Out>(&self, id: ItemId, tries: u32) -> Envelope<Out> {
+        self.shard().unfinished.fetch_add(1, Ordering::Relaxed);
+        if tries > 0 {
+            self.tell(&id, &Ending::Unfinished, tries, Duration::ZERO);
+        }
+        Envelope::new(id, Load::Unfinished)
+    }
+
+    fn tell(&self, item: &ItemId, ending: &Ending, attempts: u32, service: Duration) {
+        if let Some(observer) = &self.core.ledger.observer {
+            let name = &*self.stage.settings.name;
+            let stage = self.stage.settings.index;
+            observer.stage_ended(&StageEnded { item, stage, name, ending, attempts, service });
+        }
+    }
+
+    fn retrying(&self, id: &ItemId, fault: Fault, tries: u32, delay: Duration) {
+        self.shard().retried.fetch_add(1, Ordering::Relaxed);
+        if let Some(observer) = &self.core.ledger.observer {
+            let stage = self.stage.settings.name.clone();
+            observer.retrying(&Failure::new(id.clone(), stage, tries, fault), delay);
+        }
+    }
+
+    /// Notes the CPU time of this worker's thread.
+    fn read_cpu(&mut self) {
+        let used = clock_gettime(ClockId::ThreadCPUTime);
+        let nanos = used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64;
+        self.shard().cpu.fetch_add(nanos - self.cpu_seen, Ordering::Relaxed);
+        self.cpu_seen = nanos;
+    }
+}

@@ -1,0 +1,311 @@
+//! A stage: its settings, its queue, and the state that its workers share.
+//!
+//! A stage never knows its neighbours. It takes from the queue before it and
+//! hands over through its link. Its number of workers is a target that may
+//! change while it runs: the conductor starts what is missing, a worker whose
+//! number is beyond the target retires after its item.
+//!
+//! Not here: what a worker does in its life (`run/stage_loop.rs`).
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use paceline_queue::{Hold, Queue};
+
+use crate::{
+    account::{Held, Ledger, StageCounters},
+    chunk,
+    event::StageState,
+    item::{Envelope, Load},
+    outlet::{
+        Outlet, Slot,
+        order::{Order, OrderOutlet},
+    },
+    retry::Retry,
+    sync::{Notice, lock},
+};
+
+/// What hosts a stage's work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Kind {
+    /// Tasks on the engine's event loops.
+    Io,
+    /// Threads that may wait.
+    Blocking,
+    /// Threads that compute.
+    Cpu,
+    /// A child process an item.
+    Command,
+    /// The engine's own loop that makes batches.
+    Batch,
+}
+
+impl Kind {
+    /// Returns the name used in tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Blocking => "blocking",
+            Self::Cpu => "cpu",
+            Self::Command => "command",
+            Self::Batch => "batch",
+        }
+    }
+
+    /// The workers of a stage that does not say how many.
+    fn default_workers(self) -> usize {
+        match self {
+            Self::Io | Self::Blocking => 16,
+            Self::Cpu | Self::Command => cores(),
+            Self::Batch => 1,
+        }
+    }
+}
+
+/// Returns how many cores this process may use: the affinity mask and a
+/// control group's quota count.
+pub fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the builder is told of a stage.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// The stage's place in the pipeline, counted from 0.
+    pub(crate) index: usize,
+    pub(crate) name: Arc<str>,
+    pub(crate) kind: Kind,
+    pub(crate) workers: Option<usize>,
+    pub(crate) queue: Option<usize>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) grace: Duration,
+    pub(crate) retry: Retry,
+    pub(crate) ordered: bool,
+}
+
+/// The time between asking a child to stop and killing it, unless said.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Settings {
+    pub(crate) fn new(index: usize, name: &str, kind: Kind) -> Self {
+        Self {
+            index,
+            name: name.into(),
+            kind,
+            workers: None,
+            queue: None,
+            timeout: None,
+            grace: GRACE,
+            retry: Retry::never(),
+            ordered: false,
+        }
+    }
+
+    pub(crate) fn workers(&self) -> usize {
+        self.workers.unwrap_or_else(|| self.kind.default_workers())
+    }
+}
+
+/// How an item is copied for another attempt: set where retries are asked for.
+pub(crate) type Copier<In> = Arc<OnceLock<fn(&In) -> In>>;
+
+/// A stage on its way in: settings, queue and shared state.
+pub(crate) struct Stage<In> {
+    pub(crate) settings: Settings,
+    pub(crate) queue: Queue<Envelope<In>>,
+    pub(crate) counters: Arc<StageCounters>,
+    pub(crate) copier: Copier<In>,
+    /// How many workers there should be.
+    pub(crate) target: AtomicUsize,
+    /// Told when the target has changed.
+    pub(crate) resized: Notice,
+    /// Which workers live.
+    pub(crate) alive: Mutex<Vec<bool>>,
+    /// Set when a worker has seen the end of the queue: no new ones then.
+    pub(crate) has_ended: AtomicBool,
+    capacity: AtomicUsize,
+    chunk_limit: AtomicUsize,
+    /// Each keeps its place in the queue meanwhile.
+    retries: Mutex<Retries<In>>,
+    next_retry: AtomicU64,
+}
+
+/// What waits for another attempt, by when it is due; the number keeps apart
+/// what is due at the same time.
+type Retries<In> = BTreeMap<(Duration, u64), (Hold<Envelope<In>>, Envelope<In>)>;
+
+impl<In> Stage<In> {
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            queue: Queue::bounded(1),
+            counters: Arc::default(),
+            copier: Arc::default(),
+            target: AtomicUsize::new(0),
+            resized: Notice::default(),
+            alive: Mutex::default(),
+            has_ended: AtomicBool::new(false),
+            capacity: AtomicUsize::new(1),
+            chunk_limit: AtomicUsize::new(1),
+            retries: Mutex::default(),
+            next_retry: AtomicU64::new(0),
+        }
+    }
+
+    /// Sets the bound of the queue and with it the size of chunks.
+    /// `neighbours` are the workers on both sides.
+    pub(crate) fn open(&self, upstream: usize) {
+        let workers = self.settings.workers();
+        self.target.store(workers, Ordering::Relaxed);
+        let capacity =
+            self.settings.queue.unwrap_or_else(|| default_capacity::<In>(upstream, workers));
+        self.capacity.store(capacity, Ordering::Relaxed);
+        self.fit(upstream);
+    }
+
+    /// Divides the capacity between the queue and what workers hold in hand.
+    fn fit(&self, upstream: usize) {
+        let capacity = self.capacity();
+        let workers = self.target.load(Ordering::Relaxed);
+        let limit = chunk::limit(capacity, upstream + workers);
+        self.chunk_limit.store(limit, Ordering::Relaxed);
+        self.queue.set_capacity(capacity - (limit - 1) * (upstream + workers));
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn chunk_limit(&self) -> usize {
+        self.chunk_limit.load(Ordering::Relaxed)
+    }
+
+    /// Changes the number of workers while it runs.
+    pub(crate) fn resize(&self, workers: usize, upstream: usize) {
+        self.target.store(workers, Ordering::Release);
+        self.fit(upstream);
+        self.resized.tell();
+    }
+
+    pub(crate) fn is_surplus(&self, worker: usize) -> bool {
+        worker >= self.target.load(Ordering::Acquire)
+    }
+
+    /// Starts no more work: what waits here is unfinished.
+    pub(crate) fn abandon(&self, ledger: &Arc<Ledger>) {
+        let mut left = self.queue.close_now();
+        let retries = std::mem::take(&mut *lock(&self.retries));
+        for (hold, envelope) in retries.into_values() {
+            left.push_back(envelope);
+            drop(hold);
+        }
+        self.count_fed(&left, 0);
+        drop(Held::new(ledger.clone(), Some(self.counters.clone())).with(left));
+    }
+
+    /// Counts what the stage has taken in hand; an item that comes back counts once.
+    pub(crate) fn count_fed<'i>(
+        &self,
+        envelopes: impl IntoIterator<Item = &'i Envelope<In>>,
+        worker: usize,
+    ) where
+        In: 'i,
+    {
+        let fed =
+            envelopes.into_iter().filter(|envelope| matches!(envelope.load, Load::Item(_))).count();
+        if fed > 0 {
+            self.counters.shard(worker).fed.fetch_add(fed as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// Lets an item wait for its next attempt without a worker.
+    ///
+    /// # Errors
+    ///
+    /// Gives the envelope back if as many wait already as the queue may hold.
+    pub(crate) fn wait_for_retry(
+        &self,
+        due: Duration,
+        envelope: Envelope<In>,
+    ) -> Result<(), Envelope<In>> {
+        let Some(hold) = self.queue.hold() else { return Err(envelope) };
+        let number = self.next_retry.fetch_add(1, Ordering::Relaxed);
+        lock(&self.retries).insert((due, number), (hold, envelope));
+        Ok(())
+    }
+
+    /// Puts back what is due, and returns how long it is to the next.
+    pub(crate) fn release_due(&self, now: Duration, ledger: &Arc<Ledger>) -> Option<Duration> {
+        let mut retries = lock(&self.retries);
+        let later = retries.split_off(&(now.saturating_add(Duration::from_nanos(1)), 0));
+        let due = std::mem::replace(&mut *retries, later);
+        let next = retries.first_key_value().map(|(&(due, _), _)| due.saturating_sub(now));
+        drop(retries);
+        for (hold, envelope) in due.into_values() {
+            if let Err(refused) = hold.put_back(envelope) {
+                let left = [refused.into_item()].into();
+                drop(Held::new(ledger.clone(), Some(self.counters.clone())).with(left));
+            }
+        }
+        next
+    }
+
+    /// How many items may be before it and in it at once.
+    pub(crate) fn places(&self) -> usize {
+        let workers = self.settings.workers();
+        let capacity =
+            self.settings.queue.unwrap_or_else(|| default_capacity::<In>(workers, workers));
+        capacity + workers
+    }
+
+    pub(crate) fn state(&self) -> StageState {
+        let counters = &self.counters;
+        let answered = counters.sum(|shard| &shard.ok)
+            + counters.sum(|shard| &shard.failed)
+            + counters.sum(|shard| &shard.unfinished);
+        let waiting_for_retry = lock(&self.retries).len();
+        let taken = counters.sum(|shard| &shard.fed).saturating_sub(answered);
+        StageState {
+            name: self.settings.name.to_string(),
+            depth: self.queue.depth(),
+            capacity: self.capacity(),
+            in_service: taken.saturating_sub(waiting_for_retry as u64),
+            waiting_for_retry,
+        }
+    }
+}
+
+/// Cheap values wait in large numbers, so that they can be passed in
+/// batches; what owns something (a file's content, perhaps) in small ones.
+fn default_capacity<In>(upstream: usize, workers: usize) -> usize {
+    if std::mem::needs_drop::<In>() { (2 * upstream.max(workers)).clamp(16, 1024) } else { 4096 }
+}
+
+/// A stage on its way out: the link, and the order if it keeps one.
+pub(crate) struct WayOut<'a, Out> {
+    pub(crate) slot: Slot<'a, Out>,
+    pub(crate) order: OnceLock<Order<Out>>,
+}
+
+impl<'a, Out: Send> WayOut<'a, Out> {
+    pub(crate) fn new(slot: Slot<'a, Out>) -> Self {
+        Self { slot, order: OnceLock::new() }
+    }
+
+    /// One worker's outlet.
+    pub(crate) fn outlet(&self, ledger: &Arc<Ledger>) -> Box<dyn Outlet<Out> + '_> {
+        let plain = self.slot.get().expect("links are joined before a run").outlet(ledger);
+        match self.order.get() {
+            None => plain,
+            Some(order) => Box::new(OrderOutlet::new(order, plain, ledger)),
+        }
+    }
+}

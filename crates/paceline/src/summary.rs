@@ -1,0 +1,217 @@
+//! What a run came to: the account, and where the time went.
+
+use std::{fmt, sync::atomic::Ordering, time::Duration};
+
+use crate::{
+    error::{Error, ErrorKind},
+    failure::Failure,
+    node::Node,
+    run::Core,
+    stage::{Kind, Stage},
+    stop::StopLevel,
+    sync::lock,
+};
+
+/// The account of a run that has ended.
+///
+/// It always adds up: `taken = ok + failed + unfinished`, in total and for
+/// each stage. The engine checks that before it gives one out.
+///
+/// ```
+/// use paceline::Pipeline;
+///
+/// let summary = Pipeline::from_iter(["1", "2", "x"])
+///     .cpu("parse", |text: &str| text.parse::<u32>().map(drop))
+///     .run()?;
+/// assert_eq!(summary.account(), "in 3 = ok 2 + failed 1 + unfinished 0");
+/// # Ok::<(), paceline::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Items taken from the source.
+    pub taken: u64,
+    /// Items that every stage has answered for.
+    pub ok: u64,
+    /// Items that a stage gave up.
+    pub failed: u64,
+    /// Items that were inside when the run was stopped.
+    pub unfinished: u64,
+    /// Whether the source was read to its end.
+    pub source_ended: bool,
+    /// How firmly the run was stopped, if it was.
+    pub stopped: StopLevel,
+    /// The first failures, at most 100, in the order in which they happened.
+    pub failures: Vec<Failure>,
+    /// How long the run took.
+    pub elapsed: Duration,
+    /// The stages, in order.
+    pub stages: Vec<StageSummary>,
+}
+
+/// What a stage did in a run. All times are sums over its workers.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct StageSummary {
+    /// The stage's name.
+    pub name: String,
+    /// What hosted its work.
+    pub kind: Kind,
+    /// How many workers it had at the end.
+    pub workers: usize,
+    /// Items that came to it. Failures carried past it do not count.
+    pub fed: u64,
+    /// Items it answered with a value.
+    pub ok: u64,
+    /// Items it gave up.
+    pub failed: u64,
+    /// Items that were before it or in it when the run was stopped.
+    pub unfinished: u64,
+    /// Attempts after a first one.
+    pub retried: u64,
+    /// Time that items were in service.
+    pub busy: Duration,
+    /// CPU time used; for `io` an upper bound.
+    pub cpu: Duration,
+    /// Time that workers waited for input.
+    pub starved: Duration,
+    /// Time that workers waited for room downstream.
+    pub blocked: Duration,
+    /// Half of the items were in service for at most this long.
+    pub service_p50: Duration,
+    /// 99 of 100 items were in service for at most this long.
+    pub service_p99: Duration,
+    /// The most items that waited before it at once.
+    pub high_water: usize,
+    /// The most items that might wait there.
+    pub capacity: usize,
+}
+
+impl Summary {
+    pub(crate) fn of(core: &Core, nodes: &[Box<dyn Node + '_>]) -> Self {
+        let ledger = &core.ledger;
+        let mut stages: Vec<_> = nodes.iter().map(|node| node.measured()).collect();
+        // Waiting for room is measured at the queue that was full, the next stage's.
+        for next in 1..stages.len() {
+            stages[next - 1].blocked = stages[next].pushers_waited;
+        }
+        let mut failures = std::mem::take(&mut *lock(&ledger.failures));
+        failures.shrink_to_fit();
+        Self {
+            taken: ledger.taken.load(Ordering::SeqCst),
+            ok: ledger.ok.load(Ordering::SeqCst),
+            failed: ledger.failed.load(Ordering::SeqCst),
+            unfinished: ledger.unfinished.load(Ordering::SeqCst),
+            source_ended: ledger.source_ended.load(Ordering::SeqCst),
+            stopped: core.stop.level(),
+            failures,
+            elapsed: core.clock.now().saturating_sub(core.started),
+            stages: stages.into_iter().map(|stage| stage.summary).collect(),
+        }
+    }
+
+    /// Checks that nothing was lost and nothing counted twice.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        let wrong = |what: String| {
+            Err(Error::new(ErrorKind::Account, format!("the account does not add up: {what}")))
+        };
+        if self.taken != self.ok + self.failed + self.unfinished {
+            return wrong(self.account());
+        }
+        for stage in &self.stages {
+            if stage.fed != stage.ok + stage.failed + stage.unfinished {
+                return wrong(format!(
+                    "stage `{}` had {} = ok {} + failed {} + unfinished {}",
+                    stage.name, stage.fed, stage.ok, stage.failed, stage.unfinished
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the account as a line: `in 120 = ok 118 + failed 2 + unfinished 0`.
+    pub fn account(&self) -> String {
+        format!(
+            "in {} = ok {} + failed {} + unfinished {}",
+            self.taken, self.ok, self.failed, self.unfinished
+        )
+    }
+
+    /// Returns whether the source ended and every item is ok.
+    pub fn is_complete(&self) -> bool {
+        self.source_ended && self.ok == self.taken
+    }
+
+    /// Returns the stage whose workers were busy for the greatest part of the
+    /// run, with that part, from 0 to 1; `None` if there was no item.
+    pub fn bottleneck(&self) -> Option<(&StageSummary, f64)> {
+        self.stages
+            .iter()
+            .filter(|stage| stage.fed > 0 && stage.kind != Kind::Batch)
+            .map(|stage| (stage, stage.utilisation(self.elapsed)))
+            .max_by(|(_, a), (_, b)| a.total_cmp(b))
+    }
+}
+
+impl fmt::Display for Summary {
+    /// The account.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.account())
+    }
+}
+
+impl StageSummary {
+    /// Returns busy worker time over worker time available in a run of this
+    /// length, from 0 to 1.
+    pub fn utilisation(&self, elapsed: Duration) -> f64 {
+        let available = elapsed.as_secs_f64() * self.workers as f64;
+        if available > 0.0 { (self.busy.as_secs_f64() / available).min(1.0) } else { 0.0 }
+    }
+}
+
+/// A stage's summary, and what belongs into that of the stage before it.
+pub(crate) struct Measured {
+    summary: StageSummary,
+    pushers_waited: Duration,
+}
+
+impl std::ops::Deref for Measured {
+    type Target = StageSummary;
+
+    fn deref(&self) -> &StageSummary {
+        &self.summary
+    }
+}
+
+impl std::ops::DerefMut for Measured {
+    fn deref_mut(&mut self) -> &mut StageSummary {
+        &mut self.summary
+    }
+}
+
+impl Measured {
+    pub(crate) fn of<In>(stage: &Stage<In>) -> Self {
+        let counters = &stage.counters;
+        let queue = stage.queue.stats();
+        let service = counters.service();
+        let summary = StageSummary {
+            name: stage.settings.name.to_string(),
+            kind: stage.settings.kind,
+            workers: stage.target.load(Ordering::Relaxed),
+            fed: counters.sum(|shard| &shard.fed),
+            ok: counters.sum(|shard| &shard.ok),
+            failed: counters.sum(|shard| &shard.failed),
+            unfinished: counters.sum(|shard| &shard.unfinished),
+            retried: counters.sum(|shard| &shard.retried),
+            busy: Duration::from_nanos(counters.sum(|shard| &shard.busy)),
+            cpu: Duration::from_nanos(counters.sum(|shard| &shard.cpu)),
+            starved: queue.waited_on_empty,
+            blocked: Duration::ZERO,
+            service_p50: Duration::from_nanos(service.value_at_quantile(0.5)),
+            service_p99: Duration::from_nanos(service.value_at_quantile(0.99)),
+            high_water: queue.high_water,
+            capacity: stage.capacity(),
+        };
+        Self { summary, pushers_waited: queue.waited_on_full }
+    }
+}

@@ -1,0 +1,86 @@
+//! A future on an event loop: the kind `io`.
+//!
+//! At its timeout, and when the run is cancelled, the future is dropped.
+//! The time spent in its polls is counted as CPU time; it is an upper bound,
+//! since a poll may be preempted.
+
+use std::{
+    future::{Future, poll_fn},
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::{Pin, pin},
+    sync::atomic::Ordering,
+    task::{Context, Poll},
+    time::Instant,
+};
+
+use super::{Surroundings, Work, cancelled, panic_message, timed_out};
+use crate::{
+    account::Shard,
+    failure::{BoxError, FailureKind, Fault},
+    stop::StopLevel,
+    sync::{Either, first},
+};
+
+/// A function that makes futures, as a stage's work.
+pub(crate) struct Futures<F, E> {
+    function: F,
+    error: PhantomData<fn() -> E>,
+}
+
+impl<F, E> Futures<F, E> {
+    pub(crate) fn new(function: F) -> Self {
+        Self { function, error: PhantomData }
+    }
+}
+
+impl<F, E, In, Out, Fut> Work<In, Out> for Futures<F, E>
+where
+    F: Fn(In) -> Fut + Send + Sync,
+    Fut: Future<Output = Result<Out, E>> + Send,
+    E: Into<BoxError>,
+    In: Send,
+    Out: Send,
+{
+    async fn attempt(&self, item: In, surroundings: &Surroundings<'_>) -> Result<Out, Fault> {
+        let made = catch_unwind(AssertUnwindSafe(|| (self.function)(item)));
+        let future =
+            made.map_err(|panic| Fault::new(FailureKind::Panic, panic_message(&*panic)))?;
+        let mut future = pin!(future);
+        let work = poll_fn(|context| poll_timed(future.as_mut(), surroundings.shard, context));
+        let stopped = surroundings.stop.reached(StopLevel::Cancel);
+        let ended = match surroundings.timeout {
+            None => first(work, stopped).await,
+            Some(timeout) => {
+                let clock = surroundings.clock;
+                match first(first(work, stopped), clock.sleep(timeout)).await {
+                    Either::First(ended) => ended,
+                    Either::Second(()) => return Err(timed_out(timeout)),
+                }
+            }
+        };
+        match ended {
+            Either::First(result) => result,
+            Either::Second(()) => Err(cancelled()),
+        }
+    }
+}
+
+/// One poll, timed; a panic in it is a fault.
+fn poll_timed<Fut, Out, E>(
+    future: Pin<&mut Fut>,
+    shard: &Shard,
+    context: &mut Context<'_>,
+) -> Poll<Result<Out, Fault>>
+where
+    Fut: Future<Output = Result<Out, E>>,
+    E: Into<BoxError>,
+{
+    let started = Instant::now();
+    let polled = catch_unwind(AssertUnwindSafe(|| future.poll(context)));
+    shard.cpu.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    match polled {
+        Ok(poll) => poll.map_err(Fault::from_error),
+        Err(panic) => Poll::Ready(Err(Fault::new(FailureKind::Panic, panic_message(&*panic)))),
+    }
+}
