@@ -287,6 +287,7 @@ impl<T> Drop for Held<T> {
 }
 
 /// The counters of one stage. All times are nanoseconds, all sums grow only.
+#[derive(Default)]
 pub(crate) struct StageCounters {
     shards: [Shard; SHARDS],
 }
@@ -325,12 +326,6 @@ fn service_histogram() -> Histogram<u64> {
     let mut histogram = Histogram::new(2).expect("2 significant digits are in range");
     histogram.auto(true);
     histogram
-}
-
-impl Default for StageCounters {
-    fn default() -> Self {
-        Self { shards: Default::default() }
-    }
 }
 
 impl StageCounters {
