@@ -50,6 +50,15 @@ pub(crate) fn is_hostile(character: char) -> bool {
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
 }
 
+/// Gives what the system says about `error`, without its number.
+pub(crate) fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((reason, _)) => reason.to_lowercase(),
+        None => text,
+    }
+}
+
 /// A place in a file, with the line it is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {

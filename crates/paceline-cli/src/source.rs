@@ -1,0 +1,343 @@
+//! Where items enter a pipeline: files, standard input, patterns, values, a command.
+//!
+//! Items are read one by one, as they come, and none is held back. Whatever
+//! waits for input also waits for an [`Interrupt`], so that a run can stop
+//! while its source is silent. What is wrong with one item is a [`Defect`]
+//! of that item; what is wrong with the source ends it.
+//!
+//! Not here: several sources side by side, and the identity of items.
+
+mod child;
+mod fields;
+mod input;
+mod pattern;
+mod records;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs::File;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::message::{Problem, reason};
+
+use child::ChildSource;
+pub(crate) use fields::Fields;
+use fields::Format;
+use input::Input;
+pub(crate) use input::Interrupt;
+use records::{Next, Records};
+
+/// The longest item, in bytes.
+pub(crate) const LONGEST_ITEM: usize = 16 << 20;
+
+/// Where the items of a pipeline file come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// Paths that match a pattern.
+    Glob(String),
+    Lines {
+        from: Location,
+        null: bool,
+    },
+    Jsonl(Location),
+    Csv(Location),
+    Values(Vec<Vec<u8>>),
+    /// The lines that a command writes; the program is the first word.
+    Command {
+        words: Vec<Vec<u8>>,
+        null: bool,
+    },
+}
+
+/// A file to read, or standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Location {
+    Stdin,
+    /// Relative to the pipeline file's folder, or absolute.
+    File(PathBuf),
+}
+
+/// One item as it came.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Item {
+    /// All of it; of one that is too long, its beginning.
+    pub(crate) bytes: Bytes,
+    /// The fields of a JSON or CSV item.
+    pub(crate) fields: Option<Arc<Fields>>,
+    /// Why this item fails before any work on it.
+    pub(crate) defect: Option<Box<Defect>>,
+    /// Where it began: counts from 1, in lines, or in items where there are no lines.
+    pub(crate) line: u64,
+}
+
+/// Why an item fails before any work on it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Defect {
+    /// It is longer than [`LONGEST_ITEM`].
+    TooLong { length: u64 },
+    /// Its line is not what the source promises.
+    Broken { line: u64, reason: String },
+}
+
+impl Defect {
+    /// The kind of failure that users see.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::TooLong { .. } => "too-long",
+            Self::Broken { .. } => "io",
+        }
+    }
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooLong { length } => {
+                write!(formatter, "the item has {length} bytes, over the limit of 16 MiB")
+            }
+            Self::Broken { line, reason } => write!(formatter, "line {line} {reason}"),
+        }
+    }
+}
+
+impl Item {
+    fn plain(bytes: Bytes, line: u64) -> Self {
+        Self { bytes, fields: None, defect: None, line }
+    }
+
+    /// Gives what a field of the item holds.
+    ///
+    /// # Errors
+    ///
+    /// The reason in words, with the line, if there is no such field.
+    pub(crate) fn field(&self, name: &str) -> Result<Cow<'_, [u8]>, String> {
+        let value = self.fields.as_ref().and_then(|fields| fields.get(name));
+        value.ok_or_else(|| match self.fields {
+            Some(_) => format!("line {} has no field `{name}`", self.line),
+            None => format!("the item has no fields, so no `{name}`"),
+        })
+    }
+}
+
+/// A source that could not go on: the end of the run, after the items already given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct SourceError {
+    message: String,
+}
+
+impl SourceError {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into() }
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&crate::message::harmless(self.message.as_bytes()))
+    }
+}
+
+impl std::error::Error for SourceError {}
+
+/// What [`Items::step`] came upon.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Step {
+    Item(Item),
+    /// There is nothing more.
+    End,
+    /// The [`Interrupt`] was raised; what is left of the source is unread.
+    Stopped,
+}
+
+/// The items of a source, read as they are asked for.
+#[derive(Debug)]
+pub(crate) struct Items {
+    kind: Kind,
+    note: Option<String>,
+    interrupt: Interrupt,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Given { items: std::vec::IntoIter<Bytes>, line: u64 },
+    Records { records: Box<Records>, format: Format, name: String },
+    Child(Box<ChildSource>),
+}
+
+impl Items {
+    /// Opens a source of a pipeline file that lies in `folder`.
+    ///
+    /// A file is opened here, a pattern is looked up here; a command is
+    /// started with the first [`step`](Self::step).
+    ///
+    /// # Errors
+    ///
+    /// When a file or a folder cannot be read.
+    pub(crate) fn open(
+        origin: &Origin,
+        folder: &Path,
+        interrupt: &Interrupt,
+    ) -> Result<Self, Problem> {
+        let records = |from: &Location, separator, format| {
+            let (fd, name) = open(from, folder)?;
+            Ok(Self::records(Input::new(fd, interrupt), separator, format, name))
+        };
+        match origin {
+            Origin::Values(values) => Ok(Self::given(values.iter().cloned(), interrupt)),
+            Origin::Lines { from, null } => records(from, separator(*null), Format::Plain),
+            Origin::Jsonl(from) => records(from, records::Separator::Newline, Format::Json),
+            Origin::Csv(from) => {
+                records(from, records::Separator::csv(), Format::Csv { header: None })
+            }
+            Origin::Command { words, null } => {
+                let child = ChildSource::new(words, separator(*null), folder, interrupt);
+                let kind = Kind::Child(Box::new(child));
+                Ok(Self { kind, note: None, interrupt: interrupt.clone() })
+            }
+            Origin::Glob(pattern) => {
+                let paths = pattern::look_up(pattern, folder)?;
+                let note = paths.is_empty().then(|| format!("nothing matches `{pattern}`"));
+                Ok(Self { note, ..Self::given(paths, interrupt) })
+            }
+        }
+    }
+
+    /// Gives these items, as the INPUT of a command line.
+    pub(crate) fn given(items: impl IntoIterator<Item = Vec<u8>>, interrupt: &Interrupt) -> Self {
+        let items: Vec<_> = items.into_iter().map(Bytes::from).collect();
+        let kind = Kind::Given { items: items.into_iter(), line: 0 };
+        Self { kind, note: None, interrupt: interrupt.clone() }
+    }
+
+    /// Reads lines, or what NUL separates, from something that is already open.
+    ///
+    /// `name` is for messages.
+    pub(crate) fn lines(
+        fd: OwnedFd,
+        null: bool,
+        name: impl Into<String>,
+        interrupt: &Interrupt,
+    ) -> Self {
+        Self::records(Input::new(fd, interrupt), separator(null), Format::Plain, name.into())
+    }
+
+    fn records(input: Input, separator: records::Separator, format: Format, name: String) -> Self {
+        let interrupt = input.interrupt().clone();
+        let records = Box::new(Records::new(input, separator));
+        Self { kind: Kind::Records { records, format, name }, note: None, interrupt }
+    }
+
+    /// Something to tell the user that is no error, as that a pattern matches nothing.
+    pub(crate) fn note(&self) -> Option<&str> {
+        self.note.as_deref()
+    }
+
+    /// Whether the next [`step`](Self::step) gives an item without waiting.
+    ///
+    /// So a feeder can gather what is there and hand it on before it waits.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        match &mut self.kind {
+            Kind::Given { items, .. } => items.len() > 0,
+            Kind::Records { records, .. } => records.is_ready(),
+            Kind::Child(child) => child.is_ready(),
+        }
+    }
+
+    /// Gives the next item, waiting until there is one.
+    ///
+    /// # Errors
+    ///
+    /// When the source cannot be read any more, or its command fails. The
+    /// items given before stand.
+    ///
+    /// # When stopped
+    ///
+    /// Returns [`Step::Stopped`] at once, also out of a wait, and from then
+    /// on; the source's command is ended.
+    pub(crate) fn step(&mut self) -> Result<Step, SourceError> {
+        if self.interrupt.is_stopped() {
+            if let Kind::Child(child) = &mut self.kind {
+                child.end();
+            }
+            return Ok(Step::Stopped);
+        }
+        match &mut self.kind {
+            Kind::Given { items, line } => Ok(items.next().map_or(Step::End, |bytes| {
+                *line += 1;
+                let defect = (bytes.len() > LONGEST_ITEM)
+                    .then(|| Box::new(Defect::TooLong { length: bytes.len() as u64 }));
+                Step::Item(Item { defect, ..Item::plain(bytes, *line) })
+            })),
+            Kind::Child(child) => child.step(),
+            Kind::Records { records, format, name } => loop {
+                let next = records.next().map_err(|error| {
+                    SourceError::new(format!("cannot read {name}: {}", reason(&error)))
+                })?;
+                return Ok(match next {
+                    Next::End => Step::End,
+                    Next::Stopped => Step::Stopped,
+                    Next::Record(record) => match format.item(record) {
+                        Some(item) => Step::Item(item),
+                        None => continue,
+                    },
+                });
+            },
+        }
+    }
+}
+
+impl Iterator for Items {
+    type Item = Result<Item, SourceError>;
+
+    /// As [`step`](Items::step), where a stop is an end.
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.step() {
+            Ok(Step::Item(item)) => Some(Ok(item)),
+            Ok(Step::End | Step::Stopped) => None,
+            Err(error) => Some(Err(error)),
+        }
+    }
+}
+
+fn separator(null: bool) -> records::Separator {
+    if null { records::Separator::Nul } else { records::Separator::Newline }
+}
+
+/// Opens `from`, and gives the name for messages with it.
+fn open(from: &Location, folder: &Path) -> Result<(OwnedFd, String), Problem> {
+    match from {
+        Location::Stdin => {
+            let fd = std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| {
+                Problem::new(format!("cannot read standard input: {}", reason(&error)))
+            })?;
+            Ok((fd, "standard input".to_owned()))
+        }
+        Location::File(path) => {
+            let path = folder.join(path);
+            open_file(&path).map(|file| (file.into(), format!("`{}`", path.display())))
+        }
+    }
+}
+
+/// Opens an input file for reading.
+///
+/// # Errors
+///
+/// When it is missing, may not be read, or is a folder.
+pub(crate) fn open_file(path: &Path) -> Result<File, Problem> {
+    let refused = |reason: String| {
+        Problem::new(format!("cannot open the source `{}`: {reason}", path.display()))
+    };
+    let file = File::open(path).map_err(|error| refused(reason(&error)))?;
+    match file.metadata() {
+        Ok(metadata) if metadata.is_dir() => Err(refused("it is a folder".to_owned())),
+        Ok(_) => Ok(file),
+        Err(error) => Err(refused(reason(&error))),
+    }
+}
