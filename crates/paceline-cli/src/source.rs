@@ -31,6 +31,7 @@ pub(crate) use fields::Fields;
 use fields::Format;
 use input::Input;
 pub(crate) use input::Interrupt;
+pub(crate) use pattern::check as check_pattern;
 use records::{Next, Records};
 
 /// The longest item, in bytes.
