@@ -229,6 +229,15 @@ pub(crate) enum Output<'a, T> {
     Failure(&'a Failure),
 }
 
+impl<T> From<Output<'_, T>> for Result<T, Failure> {
+    fn from(output: Output<'_, T>) -> Self {
+        match output {
+            Output::Value(value) => Ok(value),
+            Output::Failure(failure) => Err(failure.clone()),
+        }
+    }
+}
+
 /// Envelopes in someone's hands. Dropped with envelopes inside, it answers
 /// for them: what carries work is unfinished.
 pub(crate) struct Held<T> {

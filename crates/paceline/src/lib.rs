@@ -82,4 +82,4 @@ pub use runnable::{Runnable, Running};
 pub use stage::{Kind, cores};
 pub use stop::{Stop, StopLevel};
 pub use summary::{StageSummary, Summary};
-pub use worker::{Attempt, function::is_cancelled};
+pub use worker::{Attempt, command::Job, function::is_cancelled};

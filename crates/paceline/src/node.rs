@@ -51,10 +51,11 @@ pub(crate) struct Workers<'a, In, Out, W> {
 }
 
 /// A stage that makes batches.
-pub(crate) struct Batches<'a, T> {
+pub(crate) struct Batches<'a, T, U, M> {
     pub(crate) stage: Stage<T>,
     pub(crate) batching: Batching,
-    pub(crate) way_out: WayOut<'a, Vec<T>>,
+    pub(crate) merge: M,
+    pub(crate) way_out: WayOut<'a, U>,
 }
 
 impl<In, Out, W> Workers<'_, In, Out, W>
@@ -190,7 +191,12 @@ where
     }
 }
 
-impl<T: Send> Node for Batches<'_, T> {
+impl<T, U, M> Node for Batches<'_, T, U, M>
+where
+    T: Send,
+    U: Send,
+    M: Fn(Vec<T>, u64) -> U + Send + Sync,
+{
     fn settings(&self) -> &Settings {
         &self.stage.settings
     }
@@ -211,7 +217,7 @@ impl<T: Send> Node for Batches<'_, T> {
         for worker in self.stage.missing() {
             let life = Life::begin(&self.stage, core, worker);
             let outlet = self.way_out.outlet(&core.ledger);
-            let batches = FanIn::new(&self.stage, core, self.batching);
+            let batches = FanIn::new(&self.stage, core, self.batching, &self.merge);
             let work: BoxFuture<'s, ()> = Box::pin(async move {
                 let _life = life;
                 batches.run(outlet).await;

@@ -9,7 +9,7 @@
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use paceline_process::{Chain, Command, Output, Stdout};
+use paceline_process::{Command, Output};
 use paceline_queue::Queue;
 
 use crate::{
@@ -36,7 +36,7 @@ use crate::{
     sync::block_on,
     worker::{
         Attempt, Work,
-        command::{Children, checked},
+        command::{Children, Job, OneCommand},
         function::Function,
         future::Futures,
     },
@@ -171,8 +171,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     ///
     /// Standard output is captured. A status other than 0 is a failure of the
     /// item, and so is a child that a signal ended or that could not be
-    /// started. See [`command_with`](Self::command_with) for chains, and for
-    /// making something else of the output.
+    /// started. See [`command_job`](Self::command_job) for chains, and for making
+    /// something else of the output.
     ///
     /// # When stopped
     ///
@@ -194,26 +194,17 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     where
         M: Fn(&T, &Attempt) -> Command + Send + Sync + 'a,
     {
-        let make = move |item: &T, attempt: &Attempt| {
-            let command = make(item, attempt).stdout(Stdout::Capture);
-            Ok::<_, BoxError>(Chain::new([command]))
-        };
-        self.command_with(name, make, |_, output| checked(output))
+        self.command_job(name, OneCommand(make))
     }
 
-    /// Adds a stage that runs a chain of child processes an item.
-    ///
-    /// `make` says which, and `finish` what their output means; both run on
-    /// the stage's own threads. What becomes of standard output and error is
-    /// said by the commands.
-    pub fn command_with<Out, E, M, F>(self, name: &str, make: M, finish: F) -> Pipeline<'a, Out, T>
+    /// Adds a stage that runs the children that `job` says for each item:
+    /// chains, other outputs, other results.
+    pub fn command_job<J>(self, name: &str, job: J) -> Pipeline<'a, J::Out, T>
     where
-        M: Fn(&T, &Attempt) -> Result<Chain, E> + Send + Sync + 'a,
-        F: Fn(T, Output) -> Result<Out, E> + Send + Sync + 'a,
-        E: Into<BoxError> + 'a,
-        Out: Send + 'a,
+        J: Job<T> + 'a,
+        J::Out: Send + 'a,
     {
-        self.stage(name, Kind::Command, Children::new(make, finish))
+        self.stage(name, Kind::Command, Children(job))
     }
 
     fn stage<Out, W>(mut self, name: &str, kind: Kind, work: W) -> Pipeline<'a, Out, T>
@@ -279,7 +270,23 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     /// assert_eq!(sizes, [3, 3, 1]);
     /// # Ok::<(), paceline::Error>(())
     /// ```
-    pub fn fan_in(mut self, items: usize, wait: Option<Duration>) -> Pipeline<'a, Vec<T>> {
+    pub fn fan_in(self, items: usize, wait: Option<Duration>) -> Pipeline<'a, Vec<T>> {
+        self.fan_in_with(items, wait, |batch, _| batch)
+    }
+
+    /// As [`fan_in`](Self::fan_in), with `merge` making the value of a batch
+    /// and its number, which counts from 1. It must be quick: it holds up the
+    /// next batch.
+    pub fn fan_in_with<U, M>(
+        mut self,
+        items: usize,
+        wait: Option<Duration>,
+        merge: M,
+    ) -> Pipeline<'a, U>
+    where
+        U: Send + 'a,
+        M: Fn(Vec<T>, u64) -> U + Send + Sync + 'a,
+    {
         if items == 0 {
             self.misused("a batch of 0 items");
         }
@@ -288,7 +295,7 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         let tail = Slot::default();
         let way_out = WayOut::new(tail.clone());
         let batching = Batching { items, wait };
-        self.plan.nodes.push(Box::new(Batches { stage, batching, way_out }));
+        self.plan.nodes.push(Box::new(Batches { stage, batching, merge, way_out }));
         Pipeline { plan: self.plan, tail, copier: Copier::default() }
     }
 
@@ -454,20 +461,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     ///
     /// If paceline could not run it; an item's failure is no error.
     pub fn collect(self) -> Result<(Vec<T>, Summary), Error> {
-        let mut values = Vec::new();
-        let summary = self.for_each_here(|value| values.push(value))?;
-        Ok((values, summary))
-    }
-
-    fn for_each_here(mut self, mut take: impl FnMut(T)) -> Result<Summary, Error> {
-        let queue = self.last_queue();
-        let take = |_: &ItemId, output: Last<'_, T>| {
-            if let Last::Value(value) = output {
-                take(value);
-            }
-        };
-        let drained = |core: &Core| block_on(sink::drain(core, &queue, take));
-        Ok(self.plan.run(drained)?.1)
+        let (outcomes, summary) = self.outcomes()?;
+        Ok((outcomes.into_iter().flatten().collect(), summary))
     }
 
     /// Runs it and returns what became of each item: a value or a failure.
@@ -481,12 +476,7 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     pub fn outcomes(mut self) -> Result<(Vec<Result<T, Failure>>, Summary), Error> {
         let queue = self.last_queue();
         let mut outcomes = Vec::new();
-        let take = |_: &ItemId, output: Last<'_, T>| {
-            outcomes.push(match output {
-                Last::Value(value) => Ok(value),
-                Last::Failure(failure) => Err(failure.clone()),
-            });
-        };
+        let take = |_: &ItemId, output: Last<'_, T>| outcomes.push(output.into());
         let ((), summary) =
             self.plan.run(|core: &Core| block_on(sink::drain(core, &queue, take)))?;
         Ok((outcomes, summary))

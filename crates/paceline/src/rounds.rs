@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use paceline_queue::{Producer, Queue};
 
 use crate::{
-    account::{Held, Output},
+    account::Held,
     chunk,
     error::Error,
     failure::Failure,
@@ -142,10 +142,7 @@ impl<In: Send, Out: Send> Rounds<'_, In, Out> {
             }
             ledger.end_all(&mut inbox, |id, output| {
                 let number = id.sequence_numbers().first().copied().unwrap_or(0);
-                answers.push(match output {
-                    Output::Value(value) => (number, Ok(value)),
-                    Output::Failure(failure) => (number, Err(failure.clone())),
-                });
+                answers.push((number, output.into()));
             });
         }
         Ok(())

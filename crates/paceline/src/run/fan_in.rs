@@ -7,17 +7,24 @@
 //! Stopping: from [`StopLevel::Halt`](crate::StopLevel::Halt) on, what has
 //! been gathered is carried on as unfinished.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
+    time::Duration,
+};
 
 use super::Core;
 use crate::{
     account::Held,
     chunk,
+    failure::{Failure, FailureKind, Fault},
     item::{Envelope, Family, ItemId, Load},
     outlet::{Outlet, hand_on},
     stage::Stage,
     stop::StopLevel,
     sync::{Either, first},
+    worker::panic_message,
 };
 
 /// How batches are made.
@@ -30,25 +37,49 @@ pub(crate) struct Batching {
 }
 
 /// The loop that makes a stage's batches.
-pub(crate) struct FanIn<'s, T> {
+pub(crate) struct FanIn<'s, T, U, M> {
     stage: &'s Stage<T>,
     core: &'s Core,
     batching: Batching,
+    merge: &'s M,
     values: Vec<T>,
     ids: Vec<ItemId>,
     due: Option<Duration>,
     position: u64,
-    outbox: Held<Vec<T>>,
+    /// Batches made so far; positions also count what is carried past.
+    batches: u64,
+    outbox: Held<U>,
 }
 
-impl<'s, T: Send> FanIn<'s, T> {
-    pub(crate) fn new(stage: &'s Stage<T>, core: &'s Core, batching: Batching) -> Self {
+impl<'s, T, U, M> FanIn<'s, T, U, M>
+where
+    T: Send,
+    U: Send,
+    M: Fn(Vec<T>, u64) -> U + Sync,
+{
+    pub(crate) fn new(
+        stage: &'s Stage<T>,
+        core: &'s Core,
+        batching: Batching,
+        merge: &'s M,
+    ) -> Self {
         let outbox = Held::new(core.ledger.clone(), None);
         let (values, ids) = (Vec::new(), Vec::new());
-        Self { stage, core, batching, values, ids, due: None, position: 0, outbox }
+        Self {
+            stage,
+            core,
+            batching,
+            merge,
+            values,
+            ids,
+            due: None,
+            position: 0,
+            batches: 0,
+            outbox,
+        }
     }
 
-    pub(crate) async fn run(mut self, mut outlet: Box<dyn Outlet<Vec<T>> + '_>) {
+    pub(crate) async fn run(mut self, mut outlet: Box<dyn Outlet<U> + '_>) {
         let mut inbox = Held::new(self.core.ledger.clone(), Some(self.stage.counters.clone()));
         loop {
             let popped = self.stage.queue.pop_batch_async(&mut inbox, chunk::MOST);
@@ -113,12 +144,30 @@ impl<'s, T: Send> FanIn<'s, T> {
             shard.unfinished.fetch_add(items, Ordering::Relaxed);
             self.send(ids, Load::Unfinished);
         } else {
-            shard.ok.fetch_add(items, Ordering::Relaxed);
-            self.send(ids, Load::Item(values));
+            self.batches += 1;
+            let number = self.batches;
+            match catch_unwind(AssertUnwindSafe(|| (self.merge)(values, number))) {
+                Ok(value) => {
+                    shard.ok.fetch_add(items, Ordering::Relaxed);
+                    self.send(ids, Load::Item(value));
+                }
+                Err(panic) => {
+                    shard.failed.fetch_add(items, Ordering::Relaxed);
+                    let failure = self.failure(&ids, &*panic);
+                    self.core.ledger.note_failure(&failure);
+                    self.send(ids, Load::Failed(failure));
+                }
+            }
         }
     }
 
-    fn send(&mut self, parents: Vec<ItemId>, load: Load<Vec<T>>) {
+    fn failure(&self, ids: &[ItemId], panic: &(dyn Any + Send)) -> Failure {
+        let item = Family::sole_member(ids.to_vec(), 0);
+        let fault = Fault::new(FailureKind::Panic, panic_message(panic));
+        Failure::new(item, self.stage.settings.name.clone(), 1, fault)
+    }
+
+    fn send(&mut self, parents: Vec<ItemId>, load: Load<U>) {
         self.position += 1;
         let id = Family::sole_member(parents, self.position);
         self.outbox.push_back(Envelope::new(id, load));

@@ -84,7 +84,8 @@ impl<T> Feed<'_, T> {
                 since = self.core.clock.now();
             }
             if !self.is_admitted().await {
-                return Ok(false);
+                // A source that knows that it is empty has ended all the same.
+                return Ok(items.size_hint().1 == Some(0));
             }
             match catch_unwind(AssertUnwindSafe(|| items.next())) {
                 Ok(Some(item)) => {

@@ -6,13 +6,12 @@
 //! after the grace period; its whole group with it.
 
 use std::{
-    marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::Ordering,
     time::Duration,
 };
 
-use paceline_process::{Chain, Child, Error, ErrorKind, ExitError, Output};
+use paceline_process::{Chain, Child, Command, Error, ErrorKind, ExitError, Output, Stdout};
 
 use super::{Attempt, Surroundings, Work, cancelled, panic_message, timed_out};
 use crate::{
@@ -24,41 +23,93 @@ use crate::{
 /// How long the output of a child that has ended may be held open by a descendant.
 const DRAIN: Duration = Duration::from_millis(200);
 
-/// Children as a stage's work: how one is made of an item, and what its
-/// output means.
-pub(crate) struct Children<M, F, E> {
-    make: M,
-    finish: F,
-    error: PhantomData<fn() -> E>,
+/// What a stage of kind `command` does with an item: which children it runs,
+/// and what their output means.
+///
+/// All methods run on the stage's own threads. A panic in one is a failure of
+/// the item.
+///
+/// ```
+/// use paceline::{Attempt, BoxError, Chain, Command, Job, Output, Pipeline, Stdin, Stdout};
+///
+/// /// The number of words of a text, counted by two programs joined by a pipe.
+/// struct CountWords;
+///
+/// impl Job<String> for CountWords {
+///     type Out = usize;
+///     type State = ();
+///
+///     fn start(&self, text: &String, _: &Attempt) -> Result<(Chain, ()), BoxError> {
+///         let split = Command::new("tr").args([" ", "\n"]).stdin(Stdin::from(text.as_str()));
+///         let count = Command::new("wc").arg("-w").stdout(Stdout::Capture);
+///         Ok((Chain::new([split, count]), ()))
+///     }
+///
+///     fn finish(&self, _: String, (): (), output: Output) -> Result<usize, BoxError> {
+///         Ok(output.check()?.stdout().to_text()?.trim().parse()?)
+///     }
+/// }
+///
+/// let (counts, _) =
+///     Pipeline::from_iter(["a b c".to_string()]).command_job("count", CountWords).collect()?;
+/// assert_eq!(counts, [3]);
+/// # Ok::<(), paceline::Error>(())
+/// ```
+pub trait Job<In>: Send + Sync {
+    /// What the stage gives for an item.
+    type Out;
+    /// What an attempt keeps from its start to its end, such as an output
+    /// file; dropped if the attempt does not come to
+    /// [`finish`](Self::finish).
+    type State: Send;
+
+    /// Says what to run for `item`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever makes this attempt fail before anything is run.
+    fn start(&self, item: &In, attempt: &Attempt) -> Result<(Chain, Self::State), BoxError>;
+
+    /// Sees the output of every attempt whose children have ended, before it
+    /// is judged; also of one that was stopped at its timeout.
+    fn ended(&self, _item: &In, _output: &Output) {}
+
+    /// Makes the result of the output of an attempt that ended by itself.
+    ///
+    /// # Errors
+    ///
+    /// Whatever makes this attempt fail; [`Output::check`] does for children
+    /// that failed.
+    fn finish(&self, item: In, state: Self::State, output: Output) -> Result<Self::Out, BoxError>;
 }
 
-impl<M, F, E> Children<M, F, E> {
-    pub(crate) fn new(make: M, finish: F) -> Self {
-        Self { make, finish, error: PhantomData }
-    }
-}
+/// A job as a stage's work.
+pub(crate) struct Children<J>(pub(crate) J);
 
-impl<M, F, E, In, Out> Work<In, Out> for Children<M, F, E>
+impl<J, In> Work<In, J::Out> for Children<J>
 where
-    M: Fn(&In, &Attempt) -> Result<Chain, E> + Send + Sync,
-    F: Fn(In, Output) -> Result<Out, E> + Send + Sync,
-    E: Into<BoxError>,
+    J: Job<In>,
+    J::Out: Send,
     In: Send,
-    Out: Send,
 {
-    async fn attempt(&self, item: In, surroundings: &Surroundings<'_>) -> Result<Out, Fault> {
-        let chain = caught(|| (self.make)(&item, &surroundings.attempt))?;
-        let mut child = chain.spawn().map_err(not_started)?;
-        drop(chain);
+    async fn attempt(&self, item: In, surroundings: &Surroundings<'_>) -> Result<J::Out, Fault> {
+        let (mut child, state) = {
+            let (chain, state) = caught(|| self.0.start(&item, &surroundings.attempt))?;
+            (chain.spawn().map_err(not_started)?, state)
+        };
         let why_not = supervise(&mut child, surroundings).await?;
         let Some(output) = child.into_output() else {
             unreachable!("a child that was waited for has an output");
         };
         let cpu = u64::try_from(output.cpu().as_nanos()).unwrap_or(u64::MAX);
         surroundings.shard.cpu.fetch_add(cpu, Ordering::Relaxed);
+        caught(|| {
+            self.0.ended(&item, &output);
+            Ok(())
+        })?;
         match why_not {
             Some(fault) => Err(fault),
-            None => caught(|| (self.finish)(item, output)),
+            None => caught(|| self.0.finish(item, state, output)),
         }
     }
 }
@@ -94,7 +145,7 @@ async fn supervise(
     Ok(Some(why))
 }
 
-fn caught<T, E: Into<BoxError>>(call: impl FnOnce() -> Result<T, E>) -> Result<T, Fault> {
+fn caught<T>(call: impl FnOnce() -> Result<T, BoxError>) -> Result<T, Fault> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => result.map_err(Fault::from_error),
         Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
@@ -118,9 +169,23 @@ fn not_started(error: Error) -> Fault {
     }
 }
 
-/// Makes an output whose child failed a fault that says how.
-pub(crate) fn checked(output: Output) -> Result<Output, BoxError> {
-    output.check().map_err(|error| BoxError::from(Fault::from(error)))
+/// One command an item whose standard output is the result.
+pub(crate) struct OneCommand<M>(pub(crate) M);
+
+impl<M, In> Job<In> for OneCommand<M>
+where
+    M: Fn(&In, &Attempt) -> Command + Send + Sync,
+{
+    type Out = Output;
+    type State = ();
+
+    fn start(&self, item: &In, attempt: &Attempt) -> Result<(Chain, ()), BoxError> {
+        Ok((Chain::new([(self.0)(item, attempt).stdout(Stdout::Capture)]), ()))
+    }
+
+    fn finish(&self, _: In, (): (), output: Output) -> Result<Output, BoxError> {
+        output.check().map_err(|error| BoxError::from(Fault::from(error)))
+    }
 }
 
 impl From<ExitError> for Fault {
