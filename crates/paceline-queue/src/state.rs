@@ -28,7 +28,39 @@ pub(crate) enum Side {
     Join,
 }
 
+/// The three lines of waiters. Touched only when somebody waits or did.
 #[derive(Debug, Default)]
+struct Lines {
+    pushers: Waiters,
+    consumers: Waiters,
+    joiners: Waiters,
+}
+
+/// What the lock guards.
+// The order is kept in memory: an operation that neither waits nor wakes
+// touches only the first fields, which share two cache lines with the lock.
+#[repr(C)]
+pub(crate) struct State<T> {
+    items: VecDeque<T>,
+    pub(crate) capacity: usize,
+    /// Items that were popped and may come back.
+    pub(crate) holds: usize,
+    /// Items that were taken and not answered.
+    pub(crate) in_flight: usize,
+    popped: u64,
+    high_water: usize,
+    /// How many stand in the three lines together.
+    waiting: usize,
+    pub(crate) phase: Phase,
+
+    /// Producer handles alive.
+    pub(crate) producers: usize,
+    put_back: u64,
+    discarded: u64,
+    lines: Lines,
+}
+
+/// A copy of the counts.
 pub(crate) struct Counts {
     pub(crate) high_water: usize,
     pub(crate) pushed: u64,
@@ -37,44 +69,63 @@ pub(crate) struct Counts {
     pub(crate) discarded: u64,
 }
 
-pub(crate) struct State<T> {
-    items: VecDeque<T>,
-    pub(crate) capacity: usize,
-    pub(crate) phase: Phase,
-    /// Producer handles alive.
-    pub(crate) producers: usize,
-    /// Items that were popped and may come back.
-    pub(crate) holds: usize,
-    /// Items that were taken and not answered.
-    pub(crate) in_flight: usize,
-    pub(crate) counts: Counts,
-    pub(crate) pushers: Waiters,
-    pub(crate) consumers: Waiters,
-    pub(crate) joiners: Waiters,
-}
-
 impl<T> State<T> {
     pub(crate) fn new(capacity: usize) -> Self {
         State {
             items: VecDeque::new(),
             capacity,
-            phase: Phase::Open,
-            producers: 0,
             holds: 0,
             in_flight: 0,
-            counts: Counts::default(),
-            pushers: Waiters::default(),
-            consumers: Waiters::default(),
-            joiners: Waiters::default(),
+            popped: 0,
+            high_water: 0,
+            waiting: 0,
+            phase: Phase::Open,
+            producers: 0,
+            put_back: 0,
+            discarded: 0,
+            lines: Lines::default(),
         }
     }
 
-    pub(crate) fn waiters(&mut self, side: Side) -> &mut Waiters {
-        match side {
-            Side::Push => &mut self.pushers,
-            Side::Pop => &mut self.consumers,
-            Side::Join => &mut self.joiners,
+    pub(crate) fn counts(&self) -> Counts {
+        Counts {
+            high_water: self.high_water,
+            // Nothing is lost, so this one need not be counted.
+            pushed: self.popped + self.discarded + self.items.len() as u64 - self.put_back,
+            popped: self.popped,
+            put_back: self.put_back,
+            discarded: self.discarded,
         }
+    }
+
+    pub(crate) fn line(&self, side: Side) -> &Waiters {
+        match side {
+            Side::Push => &self.lines.pushers,
+            Side::Pop => &self.lines.consumers,
+            Side::Join => &self.lines.joiners,
+        }
+    }
+
+    /// Lets `change` enter, stay in or leave the line of `side`.
+    pub(crate) fn change_line<R>(
+        &mut self,
+        side: Side,
+        change: impl FnOnce(&mut Waiters) -> R,
+    ) -> R {
+        let line = match side {
+            Side::Push => &mut self.lines.pushers,
+            Side::Pop => &mut self.lines.consumers,
+            Side::Join => &mut self.lines.joiners,
+        };
+        let before = line.waiting();
+        let result = change(line);
+        self.waiting = self.waiting - before + line.waiting();
+        result
+    }
+
+    /// Whether [`settle`](Self::settle) could find someone to wake.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.waiting > 0
     }
 
     pub(crate) fn depth(&self) -> usize {
@@ -103,18 +154,18 @@ impl<T> State<T> {
     /// Adds `item` at the back. The caller has looked at [`room`](Self::room).
     pub(crate) fn push(&mut self, item: T) {
         self.items.push_back(item);
-        self.count_pushed(1);
+        self.note_depth();
     }
 
     /// Moves the first `count` of `buffer` to the back.
     pub(crate) fn push_many(&mut self, buffer: &mut VecDeque<T>, count: usize) {
         move_front(buffer, &mut self.items, count);
-        self.count_pushed(count);
+        self.note_depth();
     }
 
     pub(crate) fn pop(&mut self) -> Option<T> {
         let item = self.items.pop_front()?;
-        self.counts.popped += 1;
+        self.popped += 1;
         Some(item)
     }
 
@@ -122,20 +173,20 @@ impl<T> State<T> {
     pub(crate) fn pop_many(&mut self, buffer: &mut VecDeque<T>, max: usize) -> usize {
         let count = self.items.len().min(max);
         move_front(&mut self.items, buffer, count);
-        self.counts.popped += count as u64;
+        self.popped += count as u64;
         count
     }
 
     /// Returns an item to the front, without regard to room.
     pub(crate) fn put_back(&mut self, item: T) {
         self.items.push_front(item);
-        self.counts.put_back += 1;
-        self.counts.high_water = self.counts.high_water.max(self.items.len());
+        self.put_back += 1;
+        self.note_depth();
     }
 
     /// Takes everything out, to be dropped or kept by the caller.
     pub(crate) fn discard(&mut self) -> VecDeque<T> {
-        self.counts.discarded += self.items.len() as u64;
+        self.discarded += self.items.len() as u64;
         std::mem::take(&mut self.items)
     }
 
@@ -145,55 +196,43 @@ impl<T> State<T> {
     }
 
     /// Wakes whoever has something to do, as many as can proceed.
-    #[inline]
     pub(crate) fn settle(&mut self, wakes: &mut Wakes) {
-        if self.consumers.waiting() > 0 {
-            self.wake_consumers(wakes);
-        }
-        if self.pushers.waiting() > 0 {
-            self.wake_pushers(wakes);
-        }
-        if self.joiners.waiting() > 0 && self.is_answered() {
-            self.joiners.wake_all(wakes);
+        self.wake_consumers(wakes);
+        self.wake_pushers(wakes);
+        if self.is_answered() {
+            self.change_line(Side::Join, |joiners| joiners.wake_all(wakes));
         }
     }
 
     fn wake_consumers(&mut self, wakes: &mut Wakes) {
-        if self.has_ended() {
-            return self.consumers.wake_all(wakes);
-        }
-        while let Some(wanted) = self.consumers.first_wanted() {
-            let left = self.items.len().saturating_sub(self.consumers.promised());
-            if left == 0 {
-                break;
+        let (has_ended, depth) = (self.has_ended(), self.items.len());
+        self.change_line(Side::Pop, |consumers| {
+            if has_ended {
+                consumers.wake_all(wakes);
+            } else {
+                consumers.wake_for(depth, wakes);
             }
-            self.consumers.wake_first(wanted.min(left), wakes);
-        }
+        });
     }
 
     fn wake_pushers(&mut self, wakes: &mut Wakes) {
-        if self.phase > Phase::Open {
-            return self.pushers.wake_all(wakes);
-        }
+        let (is_closed, room) = (self.phase > Phase::Open, self.room());
         // A batch is worth waiting for half the room: it is woken once and
         // not at each pop. Beside single items it takes its turn like them,
         // else they would keep the queue too full for it forever.
         let usable = self.capacity.saturating_sub(self.holds);
-        if !self.pushers.has_single() && self.items.len() > usable / 2 {
-            return;
-        }
-        while let Some(wanted) = self.pushers.first_wanted() {
-            let left = self.room().saturating_sub(self.pushers.promised());
-            if left == 0 {
-                break;
+        let half_drained = self.items.len() <= usable / 2;
+        self.change_line(Side::Push, |pushers| {
+            if is_closed {
+                pushers.wake_all(wakes);
+            } else if half_drained || pushers.has_single() {
+                pushers.wake_for(room, wakes);
             }
-            self.pushers.wake_first(wanted.min(left), wakes);
-        }
+        });
     }
 
-    fn count_pushed(&mut self, count: usize) {
-        self.counts.pushed += count as u64;
-        self.counts.high_water = self.counts.high_water.max(self.items.len());
+    fn note_depth(&mut self) {
+        self.high_water = self.high_water.max(self.items.len());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::state::Side;
 use crate::wait::Shared;
 
 /// Counts and times of one queue, all from one moment.
@@ -64,22 +65,26 @@ pub struct Stats {
 impl Stats {
     pub(crate) fn of<T>(shared: &Shared<T>) -> Stats {
         let now = Instant::now();
-        shared.locked(|state| Stats {
-            depth: state.depth(),
-            high_water: state.counts.high_water,
-            capacity: state.capacity,
-            pushed: state.counts.pushed,
-            popped: state.counts.popped,
-            put_back: state.counts.put_back,
-            discarded: state.counts.discarded,
-            in_flight: state.in_flight,
-            on_hold: state.holds,
-            producers: state.producers,
-            waiting_producers: state.pushers.waiting(),
-            waiting_consumers: state.consumers.waiting(),
-            waiting_joiners: state.joiners.waiting(),
-            waited_on_full: shared.waited_on_full.get() + state.pushers.waited_so_far(now),
-            waited_on_empty: shared.waited_on_empty.get() + state.consumers.waited_so_far(now),
+        shared.locked(|state| {
+            let counts = state.counts();
+            let (pushers, consumers) = (state.line(Side::Push), state.line(Side::Pop));
+            Stats {
+                depth: state.depth(),
+                high_water: counts.high_water,
+                capacity: state.capacity,
+                pushed: counts.pushed,
+                popped: counts.popped,
+                put_back: counts.put_back,
+                discarded: counts.discarded,
+                in_flight: state.in_flight,
+                on_hold: state.holds,
+                producers: state.producers,
+                waiting_producers: pushers.waiting(),
+                waiting_consumers: consumers.waiting(),
+                waiting_joiners: state.line(Side::Join).waiting(),
+                waited_on_full: shared.waited_on_full.get() + pushers.waited_so_far(now),
+                waited_on_empty: shared.waited_on_empty.get() + consumers.waited_so_far(now),
+            }
         })
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::operation::Operation;
 use crate::state::{Side, State};
-use crate::sync::{self, Mutex, thread};
+use crate::sync::{self, Mutex, MutexGuard, thread};
 use crate::waiters::{Place, Wake, Wakes};
 
 /// How often a thread gives its turn away before it parks.
@@ -58,17 +58,28 @@ impl<T> Shared<T> {
     /// `act` must not drop items or wakers; it returns them instead.
     #[inline]
     pub(crate) fn locked<R>(&self, act: impl FnOnce(&mut State<T>) -> R) -> R {
-        let mut wakes = Wakes::default();
         let mut state = sync::lock(&self.state);
         let result = act(&mut state);
-        state.settle(&mut wakes);
-        let waiting = state.consumers.waiting();
-        if self.waiting_consumers.load(Ordering::Relaxed) != waiting {
-            self.waiting_consumers.store(waiting, Ordering::Relaxed);
+        self.unlock(state);
+        result
+    }
+
+    #[inline]
+    fn unlock(&self, state: MutexGuard<'_, State<T>>) {
+        if state.has_waiting() {
+            self.settle(state);
         }
+    }
+
+    /// Drops the lock and wakes whoever can proceed. To be called after each
+    /// change of a line, also if that left nobody in it.
+    #[cold]
+    fn settle(&self, mut state: MutexGuard<'_, State<T>>) {
+        let mut wakes = Wakes::default();
+        state.settle(&mut wakes);
+        self.waiting_consumers.store(state.line(Side::Pop).waiting(), Ordering::Relaxed);
         drop(state);
         wakes.send();
-        result
     }
 
     pub(crate) fn waiting_consumers(&self) -> usize {
@@ -123,8 +134,10 @@ impl<T> Shared<T> {
             let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
             let wake = || Wake::Thread(thread::current());
             let give_up = left == Some(Duration::ZERO);
+            let mut state = sync::lock(&self.state);
             let (output, unused) =
-                self.locked(|state| step(state, operation, &mut place, &mut since, give_up, wake));
+                step(&mut state, operation, &mut place, &mut since, give_up, wake);
+            self.settle(state);
             drop(unused);
             if output.is_some() || give_up {
                 return output;
@@ -154,26 +167,25 @@ fn step<T, O: Operation<T>>(
     wake: impl FnOnce() -> Wake,
 ) -> (Option<O::Output>, Option<Wake>) {
     let woken = match place {
-        Some(place) => state.waiters(O::SIDE).is_woken(place),
+        Some(place) => state.line(O::SIDE).is_woken(place),
         None => false,
     };
     let output = operation.step(state, woken);
-    let waiters = state.waiters(O::SIDE);
-    let unused = match place.take() {
-        Some(old) if output.is_some() || give_up => waiters.leave(old),
+    let is_over = output.is_some() || give_up;
+    let unused = state.change_line(O::SIDE, |line| match place.take() {
+        Some(old) if is_over => line.leave(old),
         Some(old) => {
-            let unused = waiters.stay(&old, wake(), operation.wanted());
+            let unused = line.stay(&old, wake(), operation.wanted());
             *place = Some(old);
             unused
         }
+        None if is_over => None,
         None => {
-            if output.is_none() && !give_up {
-                let since = *since.get_or_insert_with(Instant::now);
-                *place = Some(waiters.enter(wake(), operation.wanted(), since));
-            }
+            let since = *since.get_or_insert_with(Instant::now);
+            *place = Some(line.enter(wake(), operation.wanted(), since));
             None
         }
-    };
+    });
     (output, unused)
 }
 
@@ -192,12 +204,30 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
         Waiting { shared, operation, place: None, since: None, done: false }
     }
 
+    #[inline]
     pub(crate) fn poll(&mut self, context: &mut Context<'_>) -> Poll<O::Output> {
         assert!(!self.done, "a finished operation of a queue was polled again");
-        let Waiting { shared, operation, place, since, .. } = self;
+        let mut state = sync::lock(&self.shared.state);
+        if self.place.is_none()
+            && let Some(output) = self.operation.step(&mut state, false)
+        {
+            self.shared.unlock(state);
+            self.done = true;
+            return Poll::Ready(output);
+        }
+        self.poll_in_line(state, context)
+    }
+
+    #[cold]
+    fn poll_in_line(
+        &mut self,
+        mut state: MutexGuard<'_, State<T>>,
+        context: &mut Context<'_>,
+    ) -> Poll<O::Output> {
+        let Waiting { operation, place, since, .. } = self;
         let wake = || Wake::Task(context.waker().clone());
-        let (output, unused) =
-            shared.locked(|state| step(state, operation, place, since, false, wake));
+        let (output, unused) = step(&mut state, operation, place, since, false, wake);
+        self.shared.settle(state);
         drop(unused);
         match output {
             Some(output) => {
@@ -213,9 +243,12 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
     pub(crate) fn cancel(&mut self) {
         self.done = true;
         if let Some(place) = self.place.take() {
-            drop(self.shared.locked(|state| state.waiters(O::SIDE).leave(place)));
+            let mut state = sync::lock(&self.shared.state);
+            let unused = state.change_line(O::SIDE, |line| line.leave(place));
+            self.shared.settle(state);
+            drop(unused);
+            self.count_waited();
         }
-        self.count_waited();
     }
 
     fn count_waited(&mut self) {
@@ -226,7 +259,10 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
 }
 
 impl<T, O: Operation<T>> Drop for Waiting<'_, T, O> {
+    #[inline]
     fn drop(&mut self) {
-        self.cancel();
+        if self.place.is_some() {
+            self.cancel();
+        }
     }
 }

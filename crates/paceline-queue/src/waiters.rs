@@ -100,16 +100,6 @@ impl Waiters {
         self.single > 0
     }
 
-    /// The sum of what was promised to waiters that have not come back yet.
-    pub(crate) fn promised(&self) -> usize {
-        self.promised
-    }
-
-    /// What the first in line wants.
-    pub(crate) fn first_wanted(&self) -> Option<usize> {
-        self.front.map(|index| self.slots[index].wanted)
-    }
-
     pub(crate) fn is_woken(&self, place: &Place) -> bool {
         self.slots[place.0].promise.is_some()
     }
@@ -183,22 +173,33 @@ impl Waiters {
         slot.wake.take()
     }
 
-    /// Takes the first out of the line with a promise, to be woken.
-    pub(crate) fn wake_first(&mut self, promise: usize, wakes: &mut Wakes) {
-        let Some(index) = self.front else { return };
-        self.unlink(index);
-        self.promised += promise;
-        let slot = &mut self.slots[index];
-        slot.promise = Some(promise);
-        if let Some(wake) = slot.wake.take() {
-            wakes.add(wake);
+    /// Wakes from the front until the promises cover `available`.
+    ///
+    /// Each is promised what it wants, the last one what is left.
+    pub(crate) fn wake_for(&mut self, available: usize, wakes: &mut Wakes) {
+        while let Some(front) = self.front {
+            let left = available.saturating_sub(self.promised);
+            if left == 0 {
+                break;
+            }
+            self.wake_first(front, self.slots[front].wanted.min(left), wakes);
         }
     }
 
     /// Takes everyone out of the line, promised nothing: each has an answer.
     pub(crate) fn wake_all(&mut self, wakes: &mut Wakes) {
-        while self.front.is_some() {
-            self.wake_first(0, wakes);
+        while let Some(front) = self.front {
+            self.wake_first(front, 0, wakes);
+        }
+    }
+
+    fn wake_first(&mut self, front: usize, promise: usize, wakes: &mut Wakes) {
+        self.unlink(front);
+        self.promised += promise;
+        let slot = &mut self.slots[front];
+        slot.promise = Some(promise);
+        if let Some(wake) = slot.wake.take() {
+            wakes.add(wake);
         }
     }
 
