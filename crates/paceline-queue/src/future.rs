@@ -27,7 +27,7 @@ impl<T> PushFuture<'_, T> {
     ///
     /// The future must not be polled after this.
     pub fn take_item(&mut self) -> Option<T> {
-        self.0.cancel();
+        self.0.end();
         self.0.operation.take_item()
     }
 

@@ -109,6 +109,7 @@ mod pop;
 mod producer;
 mod push;
 mod queue;
+mod shared;
 mod state;
 mod stats;
 mod sync;

@@ -28,6 +28,19 @@ pub(crate) trait Operation<T> {
     fn step(&mut self, state: &mut State<T>, woken: bool) -> Option<Self::Output>;
 }
 
+impl<T, O: Operation<T>> Operation<T> for &mut O {
+    type Output = O::Output;
+    const SIDE: Side = O::SIDE;
+
+    fn wanted(&self) -> usize {
+        (**self).wanted()
+    }
+
+    fn step(&mut self, state: &mut State<T>, woken: bool) -> Option<Self::Output> {
+        (**self).step(state, woken)
+    }
+}
+
 /// Pushes one item; keeps it if it was refused.
 pub(crate) struct PushOne<T> {
     item: Option<T>,

@@ -8,10 +8,10 @@ use std::fmt;
 
 use crate::hold::Hold;
 use crate::producer::Producer;
+use crate::shared::Shared;
 use crate::state::Phase;
 use crate::stats::Stats;
 use crate::sync::Arc;
-use crate::wait::Shared;
 
 /// A bounded first-in, first-out queue that can be closed and joined.
 ///

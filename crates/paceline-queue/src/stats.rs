@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::shared::Shared;
 use crate::state::Side;
-use crate::wait::Shared;
 
 /// Counts and times of one queue, all from one moment.
 ///
@@ -82,8 +82,8 @@ impl Stats {
                 waiting_producers: pushers.waiting(),
                 waiting_consumers: consumers.waiting(),
                 waiting_joiners: state.line(Side::Join).waiting(),
-                waited_on_full: shared.waited_on_full.get() + pushers.waited_so_far(now),
-                waited_on_empty: shared.waited_on_empty.get() + consumers.waited_so_far(now),
+                waited_on_full: shared.waits(Side::Push).total() + pushers.waited_so_far(now),
+                waited_on_empty: shared.waits(Side::Pop).total() + consumers.waited_so_far(now),
             }
         })
     }

@@ -111,15 +111,9 @@ impl Waiters {
     }
 
     /// Joins the line at the back.
-    pub(crate) fn enter(&mut self, wake: Wake, wanted: usize, since: Instant) -> Place {
-        let slot = Slot {
-            wake: Some(wake),
-            wanted,
-            promise: None,
-            since: Some(since),
-            previous: None,
-            next: None,
-        };
+    pub(crate) fn enter(&mut self, wake: Wake, wanted: usize, since: Option<Instant>) -> Place {
+        let slot =
+            Slot { wake: Some(wake), wanted, promise: None, since, previous: None, next: None };
         let index = match self.free {
             Some(index) => {
                 self.free = self.slots[index].next;
