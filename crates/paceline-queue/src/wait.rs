@@ -94,7 +94,9 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
                 break;
             }
             left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
-            sync::park(left);
+            if left != Some(Duration::ZERO) {
+                sync::park(left);
+            }
         }
         self.end();
         output
