@@ -88,7 +88,7 @@ impl Place {
         let marked = replaced(&text[start..end]);
         let span = before.len()..before.len() + marked.len();
         let shown = (whole.len() <= LONGEST_SHOWN)
-            .then(|| before + &marked + &replaced(&text[end..line_end]).trim_end().to_owned());
+            .then(|| before + &marked + replaced(&text[end..line_end]).trim_end());
         Self { file: harmless(file.as_bytes()), line, column, shown, span }
     }
 }

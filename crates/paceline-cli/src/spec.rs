@@ -6,7 +6,7 @@
 //!
 //! Not here: whether programs, folders and files exist, and how work is done.
 
-mod duration;
+pub(crate) mod duration;
 mod retry;
 mod source;
 mod stage;
@@ -26,7 +26,6 @@ use crate::message::{Place, Problem, reason};
 use crate::source::{Interrupt, Items, Origin};
 use crate::template::{CommandTemplate, ShellTemplate, Template, UrlTemplate};
 
-pub(crate) use duration::parse_duration;
 use tree::{Fault, Tree};
 
 /// The longest pipeline file, in bytes.

@@ -7,7 +7,7 @@
 //!
 //! Not here: whether a name in braces exists, which the spec knows.
 
-mod expand;
+pub(crate) mod expand;
 mod path;
 mod shell;
 mod url;
@@ -17,7 +17,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub(crate) use expand::{ExpandError, LONGEST_VALUE, Lookup, Values};
+pub(crate) use expand::{ExpandError, Values};
 pub(crate) use shell::ShellTemplate;
 pub(crate) use url::UrlTemplate;
 pub(crate) use words::{CommandError, CommandTemplate};

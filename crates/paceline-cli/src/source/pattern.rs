@@ -199,8 +199,10 @@ fn alternatives(pattern: &str) -> Result<Vec<String>, String> {
     Ok(done)
 }
 
-/// The first braces of a pattern: where they open, what stands between the commas, what follows.
-fn first_braces(pattern: &str) -> Result<Option<(usize, Vec<&str>, usize)>, String> {
+/// Where braces open, what stands between their commas, and where they have closed.
+type Braces<'p> = (usize, Vec<&'p str>, usize);
+
+fn first_braces(pattern: &str) -> Result<Option<Braces<'_>>, String> {
     let mut escaped = false;
     let mut depth = 0;
     let (mut start, mut part) = (0, 0);

@@ -195,7 +195,7 @@ fn sources_are_read() {
      --> dir/pipeline.toml:2:9
       |
     2 | lines = 3
-      |         ^ this is integer
+      |         ^ this is a whole number
     "#);
 }
 
@@ -326,11 +326,11 @@ fn mistakes_of_a_stage_are_told_with_their_place() {
     3 | run = []
       |       ^^
 
-    error: `run` of stage `a` (a command) must be a string
+    error: `run` of stage `a` must be a string or a list of words
      --> dir/pipeline.toml:3:7
       |
     3 | run = 3
-      |       ^ this is integer
+      |       ^ this is a whole number
 
     error: a `{` is never closed
      --> dir/pipeline.toml:3:10
@@ -495,7 +495,7 @@ fn mistakes_of_numbers_are_told_with_their_place() {
      --> dir/pipeline.toml:4:11
       |
     4 | workers = 1.5
-      |           ^^^ this is float
+      |           ^^^ this is a number
 
     error: `queue` of stage `a` must be 1 or more
      --> dir/pipeline.toml:4:9
@@ -553,7 +553,7 @@ fn mistakes_of_numbers_are_told_with_their_place() {
      --> dir/pipeline.toml:4:9
       |
     4 | retry = 3
-      |         ^ this is integer
+      |         ^ this is a whole number
 
     error: `items` of `batch` of stage `a` must be 1 or more
      --> dir/pipeline.toml:4:19
@@ -572,7 +572,7 @@ fn mistakes_of_numbers_are_told_with_their_place() {
      --> dir/pipeline.toml:4:13
       |
     4 | env = { A = 1 }
-      |             ^ this is integer
+      |             ^ this is a whole number
     "#);
 }
 

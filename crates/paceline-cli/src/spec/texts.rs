@@ -66,7 +66,7 @@ pub(super) fn command(
 ) -> Result<CommandTemplate, Fault> {
     let Some(list) = value.as_array() else {
         if !value.is_string() {
-            value.clone().named(format!("{} (a command)", value.what())).string()?;
+            return Err(value.expected("a string or a list of words"));
         }
         let text = value.text()?;
         let command = CommandTemplate::parse_string(text.text.as_bytes(), Dialect::File)

@@ -189,8 +189,17 @@ impl<'t> Value<'t> {
         Fault::at(self.span(), message)
     }
 
-    fn expected(&self, expected: &str) -> Fault {
-        let found = self.value.get_ref().type_str();
+    /// A fault that says what the value must be, and what it is.
+    pub(super) fn expected(&self, expected: &str) -> Fault {
+        let found = match self.value.get_ref() {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) => "a whole number",
+            DeValue::Float(_) => "a number",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a time",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
         self.fault(format!("{} must be {expected}", self.what)).label(format!("this is {found}"))
     }
 

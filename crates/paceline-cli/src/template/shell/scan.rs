@@ -179,54 +179,62 @@ impl Scanner<'_> {
         let byte = self.script[self.at];
         let Some(frame) = self.frames.last_mut() else { return self.template(None) };
         match frame {
-            Frame::Commands { .. } => self.in_commands(byte),
+            Frame::Commands { .. } => return self.in_commands(byte),
             Frame::Double(_) => match byte {
-                b'"' => Ok(self.pop()),
-                _ => self.in_quotes(byte, true),
+                b'"' => self.pop(),
+                _ => return self.in_quotes(byte, true),
             },
             Frame::Parameter { in_double, .. } => match (byte, *in_double) {
-                (b'}', _) => Ok(self.pop()),
-                (b'\'', false) => self.single_quotes(),
-                (b'"', false) => Ok(self.push(Frame::Double(None), 1)),
+                (b'}', _) => self.pop(),
+                (b'\'', false) => return self.single_quotes(),
+                (b'"', false) => self.push(Frame::Double(None), 1),
                 // Shells disagree on what double quotes inside double quotes mean here.
-                (b'"', true) => Ok(self.push(Frame::Double(Some("quotes inside \"${...}\"")), 1)),
-                (_, in_double) => self.in_quotes(byte, in_double),
+                (b'"', true) => self.push(Frame::Double(Some("quotes inside \"${...}\"")), 1),
+                (_, in_double) => return self.in_quotes(byte, in_double),
             },
             Frame::Arithmetic { open, .. } => match byte {
                 b'(' => {
                     *open += 1;
-                    Ok(self.raw(1))
+                    self.raw(1)
                 }
                 b')' if *open > 1 => {
                     *open -= 1;
-                    Ok(self.raw(1))
+                    self.raw(1)
                 }
-                b')' => Ok(self.pop()),
-                b'\'' => self.single_quotes(),
-                b'"' => Ok(self.push(Frame::Double(None), 1)),
-                _ => self.in_quotes(byte, true),
+                b')' => self.pop(),
+                b'\'' => return self.single_quotes(),
+                b'"' => self.push(Frame::Double(None), 1),
+                _ => return self.in_quotes(byte, true),
             },
             Frame::Brackets => match byte {
-                b']' => Ok(self.pop()),
-                _ => self.in_quotes(byte, true),
+                b']' => self.pop(),
+                _ => return self.in_quotes(byte, true),
             },
             Frame::Backquotes => match byte {
-                b'`' => Ok(self.pop()),
-                b'\\' => Ok(self.raw(2)),
-                b'$' if self.peek(1) == Some(b'{') => Ok(self.raw_parameter()),
-                _ => self.template(None),
+                b'`' => self.pop(),
+                b'\\' => self.raw(2),
+                b'$' if self.peek(1) == Some(b'{') => self.raw_parameter(),
+                _ => return self.template(None),
             },
         }
+        Ok(())
     }
 
     /// What double quotes and their like have in common.
     fn in_quotes(&mut self, byte: u8, in_double: bool) -> Result<(), TemplateError> {
         match byte {
-            b'\\' => Ok(self.raw(2)),
-            b'`' => Ok(self.push(Frame::Backquotes, 1)),
-            b'$' => self.dollar(in_double),
-            _ => self.template(Some(if in_double { Quoting::Double } else { Quoting::Bare })),
+            b'\\' => self.raw(2),
+            b'`' => self.push(Frame::Backquotes, 1),
+            b'$' => return self.dollar(in_double),
+            _ => {
+                return self.template(Some(if in_double {
+                    Quoting::Double
+                } else {
+                    Quoting::Bare
+                }));
+            }
         }
+        Ok(())
     }
 
     /// Takes a dollar and what it opens.
