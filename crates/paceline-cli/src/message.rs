@@ -7,6 +7,7 @@
 //! Not here: failures of items, which are data, and the exit codes.
 
 use std::fmt;
+use std::io::IsTerminal;
 use std::ops::Range;
 
 use annotate_snippets::renderer::DecorStyle;
@@ -48,6 +49,13 @@ pub(crate) fn is_hostile(character: char) -> bool {
         || matches!(character,
             '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
             | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}')
+}
+
+/// Whether standard error takes colours: a terminal that is not dumb, and no `NO_COLOR`.
+pub(crate) fn wants_colour() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+    std::io::stderr().is_terminal() && !is_set("NO_COLOR") && !is_dumb
 }
 
 /// Gives what the system says about `error`, without its number.

@@ -19,10 +19,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rustix::fs::OFlags;
 
 use crate::message::{Problem, reason};
 
@@ -326,7 +328,7 @@ fn open(from: &Location, folder: &Path) -> Result<(OwnedFd, String), Problem> {
     }
 }
 
-/// Opens an input file for reading.
+/// Opens an input file for reading, by something that waits with `poll`.
 ///
 /// # Errors
 ///
@@ -335,7 +337,10 @@ pub(crate) fn open_file(path: &Path) -> Result<File, Problem> {
     let refused = |reason: String| {
         Problem::new(format!("cannot open the source `{}`: {reason}", path.display()))
     };
-    let file = File::open(path).map_err(|error| refused(reason(&error)))?;
+    // A named pipe that nobody writes to would block here; as it is, the first read waits.
+    let no_wait = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(no_wait).open(path);
+    let file = file.map_err(|error| refused(reason(&error)))?;
     match file.metadata() {
         Ok(metadata) if metadata.is_dir() => Err(refused("it is a folder".to_owned())),
         Ok(_) => Ok(file),

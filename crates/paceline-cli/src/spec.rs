@@ -8,6 +8,7 @@
 
 pub(crate) mod duration;
 mod retry;
+mod size;
 mod source;
 mod stage;
 #[cfg(test)]

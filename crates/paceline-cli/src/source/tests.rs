@@ -231,6 +231,24 @@ fn a_stop_ends_a_wait_for_a_silent_input() {
 }
 
 #[test]
+fn a_named_pipe_without_a_writer_holds_up_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let interrupt = interrupt();
+    let origin = lines(Location::File("pipe".into()));
+    let mut items = Items::open(&origin, folder.path(), &interrupt).unwrap();
+    let mut writer = std::fs::File::options().write(true).open(&path).unwrap();
+    writer.write_all(b"a\n").unwrap();
+    assert!(matches!(items.step(), Ok(Step::Item(_))));
+    drop(writer);
+    assert_eq!(items.step(), Ok(Step::End));
+    let mut items = Items::open(&origin, folder.path(), &interrupt).unwrap();
+    interrupt.stop();
+    assert_eq!(items.step(), Ok(Step::Stopped));
+}
+
+#[test]
 fn a_stop_ends_the_command_of_a_source() {
     let interrupt = interrupt();
     let origin = command("echo $$; trap '' TERM; exec sleep 1000");

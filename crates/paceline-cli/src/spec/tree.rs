@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use crate::message::{Place, Problem, nearest};
 
 use super::duration::{DURATION_HINT, from_seconds, parse_duration};
+use super::size;
 
 /// Bytes of the file.
 pub(super) type Span = Range<usize>;
@@ -63,6 +64,10 @@ pub(super) struct Tree<'t> {
 
 impl<'t> Tree<'t> {
     pub(super) fn parse(text: &'t str) -> Result<Self, Fault> {
+        if let Some(at) = size::excess(text) {
+            return Err(Fault::at(at..at + 1, "the file has too many keys and values")
+                .hint("items belong in a file that `lines`, `jsonl` or `csv` names".to_owned()));
+        }
         match DeTable::parse(text) {
             Ok(root) => Ok(Self { text, root }),
             Err(error) => {

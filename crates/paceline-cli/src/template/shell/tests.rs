@@ -5,6 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use proptest::prelude::*;
+
 use super::super::TemplateReason;
 use super::*;
 
@@ -253,5 +255,34 @@ fn no_value_runs_as_an_argument_of_a_plain_command() {
         let output = Command::new(&words[0]).args(&words[1..]).output().unwrap();
         assert_eq!(output.stdout, payload);
         assert!(!canary.exists());
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_script_without_placeholders_is_left_as_it_is(
+        script in "(case |esac|in |[a1'\"$(){}`\\\\# \n<>;|&=:\\[\\]-]){0,30}"
+    ) {
+        let dialect = Dialect::Each { replace: b"@@" };
+        if let Ok(template) = ShellTemplate::parse(script.as_bytes(), dialect) {
+            prop_assume!(template.holes().next().is_none());
+            let command = template.expand(&Values::new(&[b"v"])).unwrap();
+            prop_assert_eq!(command[2].to_str().unwrap(), script);
+        }
+    }
+
+    #[test]
+    fn a_value_comes_out_of_a_shell_as_it_went_in(
+        value in proptest::collection::vec(1u8..=255, 0..20),
+        before in "(\\\\'|\"a b\"|'c d'|\\$x|\\$\\(:\\)|\\$\\{x:-'}'\\}|[ab]){0,4}",
+        quote in prop_oneof![Just(""), Just("'"), Just("\"")],
+    ) {
+        let script = format!("printf %s {before}.{quote}$@@.{quote}");
+        let dialect = Dialect::Each { replace: b"@@" };
+        let template = ShellTemplate::parse(script.as_bytes(), dialect).unwrap();
+        let command = template.expand(&Values::new(&[&value])).unwrap();
+        let output = Command::new("sh").args(&command[1..]).output().unwrap();
+        let expected = [b".$", &value[..], b"."].concat();
+        prop_assert!(output.stdout.ends_with(&expected), "{script}: {output:?}");
     }
 }
