@@ -18,6 +18,9 @@ use crate::linux::{self, Moved};
 /// 64 KiB: what a pipe holds, so one read can empty it.
 const CHUNK: usize = 64 * 1024;
 
+/// 8 KiB: what is made ready for a child before it has said anything.
+const LITTLE: usize = 8 * 1024;
+
 /// The bytes a child wrote to one of its streams.
 ///
 /// Up to a limit (1 MiB unless set with `spill_after`) they are in memory;
@@ -125,10 +128,9 @@ impl Captured {
     /// byte is lost: the next call begins by writing what is left.
     pub(crate) fn fill(&mut self, pipe: impl AsFd, spill_after: usize) -> Result<Moved, Error> {
         self.spill(spill_after)?;
-        let spare = self.buffer.capacity() - self.buffer.len();
-        if spare < CHUNK / 4 {
-            // The first read gets a little: most children say little.
-            self.buffer.reserve(if self.is_empty() { CHUNK / 8 } else { CHUNK });
+        if self.buffer.capacity() - self.buffer.len() < LITTLE / 2 {
+            // Twice as much each time, up to a pipe full: most say little.
+            self.buffer.reserve(self.buffer.len().clamp(LITTLE, CHUNK));
         }
         let moved = linux::read_into(pipe, &mut self.buffer).map_err(Error::read_output)?;
         if matches!(moved, Moved::Bytes(_)) {

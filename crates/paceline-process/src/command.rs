@@ -9,7 +9,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::error::Argv;
@@ -27,7 +27,8 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 ///
 /// A program given without a slash is looked up in this program's `PATH`, and
 /// a relative path starts from this program's directory, whatever the child
-/// is given: [`env`](Self::env) and [`cwd`](Self::cwd) are for the child.
+/// is given: [`env`](Self::env) and [`cwd`](Self::cwd) are for the child. The
+/// lookup is made once, when a command or a clone of it is first started.
 ///
 /// ```
 /// use paceline_process::{Command, Stdin, Stdout};
@@ -46,6 +47,8 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 pub struct Command {
     /// The program and its arguments.
     pub(crate) argv: Argv,
+    /// Where the program was found, shared by all clones.
+    pub(crate) found: Arc<OnceLock<PathBuf>>,
     pub(crate) env: Vec<(OsString, Option<OsString>)>,
     pub(crate) env_clear: bool,
     pub(crate) cwd: Option<PathBuf>,
@@ -148,6 +151,7 @@ impl Command {
     pub fn new(program: impl AsRef<OsStr>) -> Command {
         Command {
             argv: Arc::new(vec![program.as_ref().to_owned()]),
+            found: Arc::default(),
             env: Vec::new(),
             env_clear: false,
             cwd: None,

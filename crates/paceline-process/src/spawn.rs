@@ -108,7 +108,13 @@ fn find(command: &Command) -> Result<PathBuf, Error> {
     let found = if name.as_os_str().as_bytes().contains(&b'/') {
         name.to_owned()
     } else {
-        search(name).map_err(|kind| Error::new(kind, &command.argv, None))?
+        match command.found.get() {
+            Some(found) => found.clone(),
+            None => {
+                let found = search(name).map_err(|kind| Error::new(kind, &command.argv, None))?;
+                command.found.get_or_init(|| found).clone()
+            }
+        }
     };
     if command.cwd.is_none() || found.is_absolute() {
         return Ok(found);

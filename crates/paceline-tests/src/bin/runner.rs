@@ -1,0 +1,151 @@
+//! A program that runs children while its own surroundings are unfriendly.
+//!
+//! `runner MODE REPORT`: does what the mode says and writes `ok`, or what went
+//! wrong, to the file. The test makes the surroundings, with `sh`.
+
+use std::env;
+use std::error::Error;
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use paceline_process::{Chain, Command, ErrorKind, Exit, Stderr, Stdin, Stdout};
+
+type Checked = Result<(), Box<dyn Error>>;
+
+fn main() {
+    let mut arguments = env::args().skip(1);
+    let mode = arguments.next().unwrap_or_default();
+    let report = arguments.next().unwrap_or_default();
+    let result = match mode.as_str() {
+        "everything" => everything(),
+        "interrupted" => interrupted(&report),
+        "exhaust" => exhaust(ErrorKind::NoDescriptors),
+        "exhaust-processes" => exhaust(ErrorKind::NoProcesses),
+        "spill" => spill(),
+        "lost" => lost(),
+        other => Err(format!("no mode `{other}`").into()),
+    };
+    let text = result.map_or_else(|error| format!("{error}\n{error:?}"), |()| "ok".to_owned());
+    if fs::write(&report, text).is_err() {
+        std::process::exit(1);
+    }
+}
+
+fn ensure(fact: bool, text: &str) -> Checked {
+    if fact { Ok(()) } else { Err(text.into()) }
+}
+
+/// Output, input, exits, both streams into one, a chain and a stop.
+fn everything() -> Checked {
+    let output = Command::new("cat")
+        .stdin(Stdin::from("hello"))
+        .stdout(Stdout::Capture)
+        .stderr(Stderr::ToStdout)
+        .run()?
+        .check()?;
+    ensure(output.stdout().to_bytes()? == b"hello", "output differs")?;
+
+    let exit = Command::new("sh").args(["-c", "exit 3"]).spawn()?.wait()?;
+    ensure(exit.code() == Some(3), &format!("exit 3 came out as {exit}"))?;
+
+    let both = Command::new("sh")
+        .args(["-c", "echo out; echo err >&2"])
+        .stdout(Stdout::Capture)
+        .stderr(Stderr::Capture)
+        .run()?
+        .check()?;
+    ensure(both.stdout().to_bytes()? == b"out\n", "standard output differs")?;
+    // A shell without a current directory complains of that first.
+    ensure(both.stderr().to_bytes()?.ends_with(b"err\n"), "standard error differs")?;
+
+    let chain = Chain::new([
+        Command::new("echo").arg("hello"),
+        Command::new("cat"),
+        Command::new("cat").stdout(Stdout::Capture),
+    ]);
+    ensure(chain.run()?.check()?.stdout().to_bytes()? == b"hello\n", "chain differs")?;
+
+    let mut child = Command::new("sh").args(["-c", "sleep 30; :"]).spawn()?;
+    let exit = child.stop(Duration::from_secs(5))?.exit();
+    ensure(exit.as_i32() == -15, &format!("stopped child came out as {exit}"))
+}
+
+/// Waits in every way while signals with a handler keep coming.
+fn interrupted(report: &str) -> Checked {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    // Counting is all the handler does, which a handler may.
+    let quit = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGUSR2, Arc::clone(&quit))?;
+    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGUSR1])?;
+    let handle = signals.handle();
+    let counter = std::thread::spawn(move || {
+        for _ in &mut signals {
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    fs::write(format!("{report}.ready"), "")?;
+    while !quit.load(Ordering::Relaxed) {
+        let mut child = Command::new("sleep").arg("0.05").stdout(Stdout::Capture).spawn()?;
+        let exit = child.communicate(Some(Duration::from_secs(20)))?.exit();
+        ensure(exit.success(), &format!("communicate gave {exit}"))?;
+        let exit = Command::new("sleep").arg("0.05").spawn()?.wait()?;
+        ensure(exit.success(), &format!("wait gave {exit}"))?;
+    }
+    handle.close();
+    counter.join().map_err(|_| "the counting thread panicked")?;
+    ensure(count.load(Ordering::Relaxed) > 0, "no signal came")
+}
+
+/// Starts children until there is nothing left for more; then lets go of them.
+fn exhaust(expected: ErrorKind) -> Checked {
+    for round in 0..3 {
+        let mut children = Vec::new();
+        let error = loop {
+            let command = Command::new("sleep").arg("30").stdout(Stdout::Capture);
+            match command.stderr(Stderr::Capture).spawn() {
+                Ok(child) => children.push(child),
+                Err(error) => break error,
+            }
+            ensure(children.len() < 1000, "there is no limit")?;
+        };
+        ensure(*error.kind() == expected, &format!("round {round}: {error:?}"))?;
+        ensure(!children.is_empty(), "not a single child could be started")?;
+        for child in &mut children {
+            child.stop(Duration::from_secs(5))?;
+        }
+    }
+    everything()
+}
+
+/// Files may not grow here: what does not fit into memory is an error.
+fn spill() -> Checked {
+    let command = Command::new("head")
+        .args(["-c", "300000", "/dev/zero"])
+        .stdout(Stdout::Capture)
+        .spill_after(100_000);
+    let error = match command.run() {
+        Ok(_) => return Err("the output was kept nowhere".into()),
+        Err(error) => error,
+    };
+    ensure(*error.kind() == ErrorKind::Spill, &format!("{error:?}"))?;
+    ensure(error.to_string() == "could not keep the output of `head`", &error.to_string())
+}
+
+/// Somebody else reaps our child: the status is unknown, and no success.
+fn lost() -> Checked {
+    let child = Command::new("true").spawn()?;
+    loop {
+        match rustix::process::wait(rustix::process::WaitOptions::empty()) {
+            Ok(_) => break,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let exit = child.wait()?;
+    ensure(exit == Exit::LOST && !exit.success(), &format!("{exit}"))?;
+    child.kill()?;
+    Ok(())
+}
