@@ -108,12 +108,16 @@ impl Child {
         self.stdin = None;
         if self.output.is_none() {
             self.register()?;
-            let drained = poll_fn(|cx| {
-                let outputs = self.poll_outputs(cx)?;
-                ready!(self.poll_ended(cx))?;
-                Poll::Ready(Ok::<_, Error>(outputs.is_ready()))
-            });
-            if !drained.await? {
+            poll_fn(|cx| {
+                if let Poll::Ready(Err(error)) = self.poll_outputs(cx) {
+                    return Poll::Ready(Err(error));
+                }
+                self.poll_ended(cx)
+            })
+            .await?;
+            // The runtime may have yet to hear that the pipes are closed.
+            self.advance()?;
+            if !self.streams.outputs_ended() {
                 let mut drain = pin!(drain());
                 poll_fn(|cx| {
                     if let Poll::Ready(result) = self.poll_outputs(cx) {

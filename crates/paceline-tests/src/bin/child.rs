@@ -123,12 +123,6 @@ fn main() -> io::Result<()> {
             open.sort_unstable();
             say(&format!("{open:?}"))
         }
-        // Says a line of its `/proc/self/status`.
-        "status" => {
-            let field = arguments.get(1).map_or("", String::as_str);
-            let status = fs::read_to_string("/proc/self/status")?;
-            say(status.lines().find(|line| line.starts_with(field)).unwrap_or("none"))
-        }
         // Keeps a file while it runs, and says how many others do.
         "count-peers" => {
             let directory = arguments.get(1).map_or("", String::as_str);
