@@ -259,3 +259,24 @@ impl Ended {
         self.usage
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_end_has_a_number_and_words() {
+        let cases = [
+            (Exit::from_code(0), 0, "exit status 0"),
+            (Exit::from_code(255), 255, "exit status 255"),
+            (Exit::from_signal(15, false), -15, "signal 15 (SIGTERM)"),
+            (Exit::from_signal(11, true), -11, "signal 11 (SIGSEGV)"),
+            (Exit::from_signal(64, false), -64, "signal 64"),
+            (Exit::LOST, 255, "unknown exit status"),
+        ];
+        for (exit, number, words) in cases {
+            assert_eq!((exit.as_i32(), exit.to_string().as_str()), (number, words));
+            assert_eq!(exit.success(), number == 0);
+        }
+    }
+}

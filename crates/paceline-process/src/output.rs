@@ -223,3 +223,37 @@ impl fmt::Debug for ExitError {
 }
 
 impl error::Error for ExitError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OK: Exit = Exit::from_code(0);
+    const PIPE: Exit = Exit::from_signal(13, false);
+
+    fn failed(exits: &[Exit], broken_pipe: BrokenPipe) -> Option<usize> {
+        let (index, exit) = decisive(exits.iter().copied(), broken_pipe);
+        assert_eq!(exit, exits[index.unwrap_or(exits.len() - 1)]);
+        index
+    }
+
+    #[test]
+    fn the_first_failure_decides_unless_it_is_only_a_broken_pipe() {
+        let three = Exit::from_code(3);
+        let killed = Exit::from_signal(9, false);
+        let cases: [(&[Exit], Option<usize>, Option<usize>); 8] = [
+            (&[OK], None, None),
+            (&[three], Some(0), Some(0)),
+            (&[PIPE], Some(0), Some(0)),
+            (&[PIPE, OK], None, Some(0)),
+            (&[PIPE, PIPE, OK], None, Some(0)),
+            (&[OK, PIPE], Some(1), Some(1)),
+            (&[PIPE, killed, OK], Some(1), Some(1)),
+            (&[three, killed], Some(0), Some(0)),
+        ];
+        for (exits, lenient, strict) in cases {
+            assert_eq!(failed(exits, BrokenPipe::IsSuccess), lenient, "{exits:?}");
+            assert_eq!(failed(exits, BrokenPipe::IsFailure), strict, "{exits:?}");
+        }
+    }
+}

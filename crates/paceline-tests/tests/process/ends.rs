@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use paceline_process::{Signal, Stderr, Stdin, Stdout};
 
-use super::support::{await_exit, eventually, run, zombies};
+use super::support::{await_exit, eventually, run, soak, zombies};
 
 #[test]
 fn r52_1_echo_gives_its_line_and_success() {
@@ -128,7 +128,8 @@ fn p31_all_exit_codes_are_kept() {
 #[test]
 fn p32_a_wait_sees_the_kill_of_another_thread() {
     run(|world| {
-        for _ in 0..50 {
+        let until = Instant::now() + soak();
+        while Instant::now() < until {
             let child = Arc::new(world.command("sleep").arg("30").spawn().unwrap());
             let waiter = {
                 let child = Arc::clone(&child);
@@ -165,7 +166,8 @@ fn p33_a_signal_after_the_end_is_a_success_and_reaches_nobody() {
 #[test]
 fn p33_signals_and_reaping_may_race() {
     run(|world| {
-        for _ in 0..100 {
+        let until = Instant::now() + soak();
+        while Instant::now() < until {
             let child = Arc::new(world.command("true").spawn().unwrap());
             let group = child.group();
             let killer = thread::spawn(move || {

@@ -115,8 +115,8 @@ pub(crate) fn run(test: impl FnOnce(&World) + Send + 'static) {
         finished.send(()).unwrap();
         result
     });
-    if finish.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
-        panic!("not done after {LIMIT:?}:\n{}", dump());
+    if finish.recv_timeout(LIMIT + soak()) == Err(RecvTimeoutError::Timeout) {
+        panic!("not done in time:\n{}", dump());
     }
     let result = worker.unwrap().join().unwrap();
     let world = world_receiver.recv().unwrap();
@@ -140,6 +140,12 @@ pub(crate) fn run(test: impl FnOnce(&World) + Send + 'static) {
     if let Err(panic) = checked {
         panic::resume_unwind(panic);
     }
+}
+
+/// Returns how long a race is run: a second, or `PACELINE_SOAK_SECONDS`.
+pub(crate) fn soak() -> Duration {
+    let seconds = std::env::var("PACELINE_SOAK_SECONDS").ok();
+    Duration::from_secs(seconds.and_then(|text| text.parse().ok()).unwrap_or(1))
 }
 
 /// Asserts that something becomes true within a second.
