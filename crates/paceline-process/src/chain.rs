@@ -15,7 +15,7 @@ use crate::child::Child;
 use crate::command::{Command, Stderr, Stdin, Stdout};
 use crate::error::{Error, ErrorKind};
 use crate::group::{Group, Process};
-use crate::linux;
+use crate::linux::{self, Watch};
 use crate::output::{BrokenPipe, Output};
 use crate::reaper;
 use crate::spawn::{self, Wiring};
@@ -202,7 +202,6 @@ struct Ours {
 /// Where the standard output of a command goes: what `ToStdout` copies.
 enum Out {
     Inherit,
-    Null,
     Fd(OwnedFd),
 }
 
@@ -261,7 +260,6 @@ fn start_all(commands: &[Command], processes: &mut Vec<Process>) -> Result<(Ours
         let stderr = ours.wire_stderr(&command.stderr, &out, &mut stderr_writer).map_err(about)?;
         let stdout = match out {
             Out::Inherit => Stdio::inherit(),
-            Out::Null => Stdio::null(),
             Out::Fd(fd) => Stdio::from(fd),
         };
         let leader = processes.first().map(|leader: &Process| leader.pid);
@@ -279,7 +277,7 @@ fn start_all(commands: &[Command], processes: &mut Vec<Process>) -> Result<(Ours
 impl Ours {
     fn wire_stdin(&mut self, stdin: Option<&Stdin>) -> io::Result<Stdio> {
         Ok(match stdin.unwrap_or(&Stdin::Null) {
-            Stdin::Null => Stdio::null(),
+            Stdin::Null => Stdio::from(linux::null(Watch::Readable)?),
             Stdin::Inherit => Stdio::inherit(),
             Stdin::Bytes(bytes) => {
                 let (reader, writer) = linux::pipe()?;
@@ -298,7 +296,7 @@ impl Ours {
     fn wire_stdout(&mut self, stdout: Option<&Stdout>) -> io::Result<Out> {
         Ok(match stdout.unwrap_or(&Stdout::Inherit) {
             Stdout::Inherit => Out::Inherit,
-            Stdout::Null => Out::Null,
+            Stdout::Null => Out::Fd(linux::null(Watch::Writable)?),
             Stdout::Capture => {
                 let (reader, writer) = linux::pipe()?;
                 self.captured_stdout = Some(reader);
@@ -321,7 +319,7 @@ impl Ours {
     ) -> io::Result<Stdio> {
         Ok(match stderr {
             Stderr::Inherit => Stdio::inherit(),
-            Stderr::Null => Stdio::null(),
+            Stderr::Null => Stdio::from(linux::null(Watch::Writable)?),
             Stderr::Capture => match shared_writer {
                 Some(writer) => Stdio::from(linux::duplicate(writer)?),
                 None => {
@@ -333,7 +331,6 @@ impl Ours {
             Stderr::File(file) => Stdio::from(linux::duplicate(file)?),
             Stderr::ToStdout => match out {
                 Out::Inherit => Stdio::from(linux::duplicate(io::stdout())?),
-                Out::Null => Stdio::null(),
                 Out::Fd(fd) => Stdio::from(linux::duplicate(fd)?),
             },
         })

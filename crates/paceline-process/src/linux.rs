@@ -19,7 +19,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::PipeFlags;
 use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
@@ -33,6 +33,20 @@ use crate::exit::{Exit, Signal, Usage};
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
     Ok((above_standard(reader)?, above_standard(writer)?))
+}
+
+/// Opens `/dev/null` for a child.
+///
+/// Not `Stdio::null`: where a standard stream is closed that takes its number,
+/// and is overwritten in the child before it is in its place.
+pub(crate) fn null(watch: Watch) -> io::Result<OwnedFd> {
+    let access = match watch {
+        Watch::Readable => OFlags::RDONLY,
+        Watch::Writable => OFlags::WRONLY,
+    };
+    let path = c"/dev/null";
+    let open = || rustix::fs::open(path, access | OFlags::CLOEXEC, Mode::empty());
+    above_standard(retry_on_intr(open)?)
 }
 
 /// Makes reads and writes return at once, for this end of a pipe only.

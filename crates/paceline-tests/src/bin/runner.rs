@@ -25,6 +25,10 @@ fn main() {
         "exhaust-processes" => exhaust(ErrorKind::NoProcesses),
         "spill" => spill(),
         "lost" => lost(),
+        closed if closed.starts_with("closed") => {
+            close(closed);
+            everything()
+        }
         other => Err(format!("no mode `{other}`").into()),
     };
     let text = result.map_or_else(|error| format!("{error}\n{error:?}"), |()| "ok".to_owned());
@@ -35,6 +39,23 @@ fn main() {
 
 fn ensure(fact: bool, text: &str) -> Checked {
     if fact { Ok(()) } else { Err(text.into()) }
+}
+
+/// Closes the standard streams that are named, for good: the shell cannot, as
+/// Rust opens `/dev/null` in their place before `main`.
+fn close(named: &str) {
+    // SAFETY: nothing here uses its standard streams, and there is one thread.
+    unsafe {
+        if named.contains('0') {
+            drop(rustix::stdio::take_stdin());
+        }
+        if named.contains('1') {
+            drop(rustix::stdio::take_stdout());
+        }
+        if named.contains('2') {
+            drop(rustix::stdio::take_stderr());
+        }
+    }
 }
 
 /// Output, input, exits, both streams into one, a chain and a stop.
@@ -59,6 +80,16 @@ fn everything() -> Checked {
     ensure(both.stdout().to_bytes()? == b"out\n", "standard output differs")?;
     // A shell without a current directory complains of that first.
     ensure(both.stderr().to_bytes()?.ends_with(b"err\n"), "standard error differs")?;
+
+    // A shell that writes to what should be nowhere, if it is open at all.
+    let nowhere = Command::new("sh")
+        .args(["-c", "cat; echo lost >&2"])
+        .stdin(Stdin::from("input"))
+        .stdout(Stdout::Capture)
+        .stderr(Stderr::Null)
+        .run()?
+        .check()?;
+    ensure(nowhere.stdout().to_bytes()? == b"input", "output with null differs")?;
 
     let chain = Chain::new([
         Command::new("echo").arg("hello"),

@@ -342,6 +342,33 @@ fn a_script_just_written_can_be_run_while_others_fork() {
 }
 
 #[test]
+fn a_busy_script_is_tried_again() {
+    run(|world| {
+        let path = world.path("script");
+        write_script(&path, "#!/bin/sh\nexit 0\n");
+        let command = world.command(path.to_str().unwrap());
+        // Closed in time for the last try, unless the machine is very busy.
+        let succeeded = (0..20).any(|_| {
+            let writer = File::options().append(true).open(&path).unwrap();
+            let (never, wait) = std::sync::mpsc::channel::<()>();
+            let closer = thread::spawn(move || {
+                let _ = wait.recv_timeout(Duration::from_millis(12));
+                drop(writer);
+            });
+            let result = command.run();
+            closer.join().unwrap();
+            drop(never);
+            result.is_ok_and(|output| output.success())
+        });
+        assert!(succeeded);
+        // Longer than that it is an error.
+        let _writer = File::options().append(true).open(&path).unwrap();
+        let error = command.run().unwrap_err();
+        assert_eq!(*error.kind(), ErrorKind::NotExecutable { program: path });
+    });
+}
+
+#[test]
 fn the_programs_name_is_what_it_was_called() {
     run(|world| {
         let output =

@@ -40,6 +40,9 @@ fn p47_all_works_with_standard_streams_closed() {
         for closed in all {
             world.runner_in(&format!("exec {closed}; exec"), "everything");
         }
+        for closed in ["0", "1", "2", "01", "02", "12", "012"] {
+            world.runner_in("exec", &format!("closed{closed}"));
+        }
     });
 }
 
