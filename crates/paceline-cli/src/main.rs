@@ -1,7 +1,66 @@
-//! The `paceline` program.
-#![expect(dead_code, reason = "the commands that use these modules are not here yet")]
+//! The `paceline` program: concurrent pipelines that find their own pace.
+//!
+//! `main` reads the command line and hands over to one of `commands`; the
+//! rest of the program is what they share. Everything that runs items is the
+//! engine's, in the crate `paceline`.
 
+mod args;
+mod commands;
+mod exit_code;
+mod item;
+mod message;
 mod output_file;
+mod report;
+mod results;
+mod signals;
+mod source;
+mod spec;
+mod stages;
 mod steps;
+mod template;
+mod words;
 
-fn main() {}
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::Parser;
+
+use crate::{
+    args::{Cli, Command},
+    message::{Problem, reason, wants_colour},
+};
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(problem) => {
+            // There is no better place to say that standard error is gone.
+            let _ = io::stderr().write_all(problem.render(wants_colour()).as_bytes());
+            ExitCode::from(exit_code::USAGE)
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode, Problem> {
+    match command {
+        Command::Run(args) => commands::run::run(args),
+        Command::Check(args) => commands::check::check(args),
+        Command::Completions { shell } => printed(commands::generate::completions(shell)),
+        Command::Man => printed(commands::generate::man()),
+    }
+}
+
+fn printed(written: io::Result<()>) -> Result<ExitCode, Problem> {
+    match written {
+        Ok(()) => Ok(ExitCode::from(exit_code::OK)),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::from(signals::end_by_broken_pipe()))
+        }
+        Err(error) => {
+            let reason = reason(&error);
+            Err(Problem::new(format!("could not write to standard output: {reason}")))
+        }
+    }
+}

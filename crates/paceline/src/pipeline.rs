@@ -120,6 +120,16 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         E: Into<BoxError> + 'a,
         Out: Send + 'a,
     {
+        self.cpu_with(name, move |item, _| function(item))
+    }
+
+    /// As [`cpu`](Self::cpu), with a function that is told which attempt it makes.
+    pub fn cpu_with<Out, E, F>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
+    where
+        F: Fn(T, Attempt) -> Result<Out, E> + Send + Sync + 'a,
+        E: Into<BoxError> + 'a,
+        Out: Send + 'a,
+    {
         self.stage(name, Kind::Cpu, Function::new(function))
     }
 
@@ -130,6 +140,16 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     pub fn blocking<Out, E, F>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
     where
         F: Fn(T) -> Result<Out, E> + Send + Sync + 'a,
+        E: Into<BoxError> + 'a,
+        Out: Send + 'a,
+    {
+        self.blocking_with(name, move |item, _| function(item))
+    }
+
+    /// As [`blocking`](Self::blocking), with a function that is told which attempt it makes.
+    pub fn blocking_with<Out, E, F>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
+    where
+        F: Fn(T, Attempt) -> Result<Out, E> + Send + Sync + 'a,
         E: Into<BoxError> + 'a,
         Out: Send + 'a,
     {
@@ -160,6 +180,17 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     pub fn io<Out, E, F, Fut>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
     where
         F: Fn(T) -> Fut + Send + Sync + 'a,
+        Fut: Future<Output = Result<Out, E>> + Send + 'a,
+        E: Into<BoxError> + 'a,
+        Out: Send + 'a,
+    {
+        self.io_with(name, move |item, _| function(item))
+    }
+
+    /// As [`io`](Self::io), with a function that is told which attempt it makes.
+    pub fn io_with<Out, E, F, Fut>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
+    where
+        F: Fn(T, Attempt) -> Fut + Send + Sync + 'a,
         Fut: Future<Output = Result<Out, E>> + Send + 'a,
         E: Into<BoxError> + 'a,
         Out: Send + 'a,
@@ -429,15 +460,23 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     /// [`ordered`](Self::ordered). If `take` panics the run is cancelled and
     /// the panic goes on to the caller.
     pub fn for_each(self, mut take: impl FnMut(T) + Send + 'a) -> Runnable<'a> {
-        self.into_sink(move |_, output| {
-            if let Last::Value(value) = output {
+        self.for_each_outcome(move |outcome| {
+            if let Ok(value) = outcome {
                 take(value);
             }
         })
     }
 
-    fn into_sink(mut self, take: impl FnMut(&ItemId, Last<'_, T>) + Send + 'a) -> Runnable<'a> {
+    /// Gives what became of each item, a value or a failure, to `take`, as
+    /// [`for_each`](Self::for_each) does with values.
+    ///
+    /// Items that a fan-out left out and those left unfinished are not among them.
+    pub fn for_each_outcome(
+        mut self,
+        mut take: impl FnMut(Result<T, Failure>) + Send + 'a,
+    ) -> Runnable<'a> {
         let queue = self.last_queue();
+        let take = move |_: &ItemId, output: Last<'_, T>| take(output.into());
         Runnable::new(
             self.plan,
             Box::new(move |core: &Core| block_on(sink::drain(core, &queue, take))),

@@ -63,6 +63,7 @@ struct Shared {
     level: AtomicU8,
     risen: Notice,
     bells: Mutex<Vec<Weak<Bell>>>,
+    first_calls: Mutex<Vec<Box<dyn FnOnce() + Send>>>,
 }
 
 impl Stop {
@@ -96,6 +97,24 @@ impl Stop {
         if self.0.level.fetch_max(level as u8, Ordering::SeqCst) < level as u8 {
             self.0.risen.tell();
             lock(&self.0.bells).iter().filter_map(Weak::upgrade).for_each(|bell| bell.ring());
+            let calls = std::mem::take(&mut *lock(&self.0.first_calls));
+            calls.into_iter().for_each(|call| call());
+        }
+    }
+
+    /// Calls `call` once, as soon as the run is being stopped at whichever
+    /// level; at once if it is already.
+    ///
+    /// For a source that waits for input: nothing more is asked of it then,
+    /// and this is how it learns that it need not wait. `call` runs in
+    /// whoever stops the run, so it must not wait.
+    pub fn when_stopped(&self, call: impl FnOnce() + Send + 'static) {
+        let mut calls = lock(&self.0.first_calls);
+        if self.level() == StopLevel::None {
+            calls.push(Box::new(call));
+        } else {
+            drop(calls);
+            call();
         }
     }
 
@@ -139,6 +158,17 @@ mod tests {
         stop.cancel();
         stop.drain();
         assert_eq!(stop.level(), StopLevel::Cancel);
+    }
+
+    #[test]
+    fn a_call_for_the_stop_is_made_once_and_at_once_when_late() {
+        let (stop, (told, heard)) = (Stop::new(), std::sync::mpsc::channel());
+        let early = told.clone();
+        stop.when_stopped(move || early.send("early").unwrap());
+        stop.drain();
+        stop.cancel();
+        stop.when_stopped(move || told.send("late").unwrap());
+        assert_eq!(heard.iter().collect::<Vec<_>>(), ["early", "late"]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Surroundings, Work, panic_message, timed_out};
+use super::{Attempt, Surroundings, Work, panic_message, timed_out};
 use crate::{
     clock::Clock,
     event::Observer,
@@ -37,7 +37,7 @@ impl<F, E> Function<F, E> {
 
 impl<F, E, In, Out> Work<In, Out> for Function<F, E>
 where
-    F: Fn(In) -> Result<Out, E> + Send + Sync,
+    F: Fn(In, Attempt) -> Result<Out, E> + Send + Sync,
     E: Into<BoxError>,
     In: Send,
     Out: Send,
@@ -48,7 +48,7 @@ where
         surroundings: &Surroundings<'_>,
     ) -> impl Future<Output = Result<Out, Fault>> + Send {
         let result = match surroundings.timeout {
-            None => self.call(item),
+            None => self.call(item, surroundings.attempt),
             Some(timeout) => self.call_within(item, timeout, surroundings),
         };
         std::future::ready(result)
@@ -56,12 +56,12 @@ where
 }
 
 impl<F, E> Function<F, E> {
-    fn call<In, Out>(&self, item: In) -> Result<Out, Fault>
+    fn call<In, Out>(&self, item: In, attempt: Attempt) -> Result<Out, Fault>
     where
-        F: Fn(In) -> Result<Out, E>,
+        F: Fn(In, Attempt) -> Result<Out, E>,
         E: Into<BoxError>,
     {
-        match catch_unwind(AssertUnwindSafe(|| (self.function)(item))) {
+        match catch_unwind(AssertUnwindSafe(|| (self.function)(item, attempt))) {
             Ok(result) => result.map_err(Fault::from_error),
             Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
         }
@@ -74,7 +74,7 @@ impl<F, E> Function<F, E> {
         surroundings: &Surroundings<'_>,
     ) -> Result<Out, Fault>
     where
-        F: Fn(In) -> Result<Out, E>,
+        F: Fn(In, Attempt) -> Result<Out, E>,
         E: Into<BoxError>,
     {
         let clock = surroundings.clock;
@@ -93,7 +93,7 @@ impl<F, E> Function<F, E> {
                 current.due = Some(due);
             }
         });
-        let result = self.call(item);
+        let result = self.call(item, surroundings.attempt);
         CURRENT.with_borrow_mut(|current| {
             if let Some(current) = current {
                 current.due = None;

@@ -14,7 +14,7 @@ use std::{
     time::Instant,
 };
 
-use super::{Surroundings, Work, cancelled, panic_message, timed_out};
+use super::{Attempt, Surroundings, Work, cancelled, panic_message, timed_out};
 use crate::{
     account::Shard,
     failure::{BoxError, FailureKind, Fault},
@@ -36,14 +36,14 @@ impl<F, E> Futures<F, E> {
 
 impl<F, E, In, Out, Fut> Work<In, Out> for Futures<F, E>
 where
-    F: Fn(In) -> Fut + Send + Sync,
+    F: Fn(In, Attempt) -> Fut + Send + Sync,
     Fut: Future<Output = Result<Out, E>> + Send,
     E: Into<BoxError>,
     In: Send,
     Out: Send,
 {
     async fn attempt(&self, item: In, surroundings: &Surroundings<'_>) -> Result<Out, Fault> {
-        let made = catch_unwind(AssertUnwindSafe(|| (self.function)(item)));
+        let made = catch_unwind(AssertUnwindSafe(|| (self.function)(item, surroundings.attempt)));
         let future =
             made.map_err(|panic| Fault::new(FailureKind::Panic, panic_message(&*panic)))?;
         let mut future = pin!(future);

@@ -1,0 +1,48 @@
+//! What each command of the program does.
+
+pub(crate) mod check;
+pub(crate) mod generate;
+pub(crate) mod run;
+
+use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+
+use crate::{
+    message::Problem,
+    source::{Interrupt, Items, Location, Origin},
+    spec::{Pipeline, Work},
+};
+
+/// Refuses what the file says rightly but this version cannot do.
+fn check_supported(pipeline: &Pipeline) -> Result<(), Problem> {
+    let kinds = pipeline.stages.iter().map(|stage| (stage, stage.work.key()));
+    for (stage, kind) in kinds {
+        if matches!(stage.work, Work::Serve(_) | Work::Python(_)) {
+            return Err(Problem::new(format!(
+                "stage `{}`: this version of paceline cannot run `{kind}` stages",
+                stage.name
+            ))
+            .at(stage.work_place.clone())
+            .hint("use `run`, `shell` or `pipe`, which start a process for each item".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Opens where the items come from: INPUT, or the file's source, or else
+/// standard input.
+fn open_items(
+    pipeline: &Pipeline,
+    inputs: Vec<OsString>,
+    interrupt: &Interrupt,
+) -> Result<Items, Problem> {
+    if !inputs.is_empty() {
+        return Ok(Items::given(inputs.into_iter().map(OsString::into_vec), interrupt));
+    }
+    match pipeline.open_source(interrupt)? {
+        Some(items) => Ok(items),
+        None => {
+            let lines = Origin::Lines { from: Location::Stdin, null: false };
+            Items::open(&lines, &pipeline.folder, interrupt)
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! An item on its way through the stages of a pipeline file.
+//!
+//! An [`Origin`] is an item as it came from the source, and stays what it is.
+//! A [`Value`] is what the stages have made of it so far; it knows what each
+//! stage made, for `{NAME}`. A batch is one value with several origins.
+//!
+//! Not here: where items come from (`source.rs`) and what is told of them
+//! (`report.rs`).
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use paceline::{FailureKind, Fault};
+
+use crate::{
+    source::{Defect, Item},
+    template::{ExpandError, Values, expand::Lookup},
+};
+
+/// An item as it came from the source.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// Counts from 1, in input order.
+    pub(crate) seq: u64,
+    pub(crate) item: Item,
+}
+
+impl Origin {
+    /// The item's id: a hash of its bytes, with its number where there is no
+    /// journal to number equals by.
+    pub(crate) fn id(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.seq.to_le_bytes());
+        hasher.update(&self.item.bytes);
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
+    /// Why it fails before any work on it.
+    fn defect(&self) -> Option<Fault> {
+        let defect = self.item.defect.as_deref()?;
+        let kind = match defect {
+            Defect::TooLong { .. } => FailureKind::TooLong,
+            Defect::Broken { .. } => FailureKind::Io,
+        };
+        Some(Fault::new(kind, defect.to_string()).permanent())
+    }
+}
+
+/// What the stages have made of an item, or of the items of a batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Value {
+    /// The items it answers for, in order; one unless a batch was made.
+    pub(crate) origins: Vec<Arc<Origin>>,
+    /// `{#}`: the item's number, or that of the batch.
+    pub(crate) number: u64,
+    /// `{}`: one, or one for each item where a batch has just been made.
+    values: Vec<Bytes>,
+    /// What each stage so far has made, in the order of the stages.
+    results: Vec<Vec<Bytes>>,
+}
+
+impl Value {
+    /// The value of an item that no stage has seen.
+    pub(crate) fn new(origin: Arc<Origin>) -> Self {
+        let values = vec![origin.item.bytes.clone()];
+        Self { number: origin.seq, origins: vec![origin], values, results: Vec::new() }
+    }
+
+    /// Makes one value of those of a batch.
+    pub(crate) fn merge(batch: Vec<Self>, number: u64) -> Self {
+        let stages = batch.first().map_or(0, |value| value.results.len());
+        let mut merged = Self {
+            origins: Vec::new(),
+            number,
+            values: Vec::new(),
+            results: vec![Vec::new(); stages],
+        };
+        for value in batch {
+            merged.origins.extend(value.origins);
+            merged.values.extend(value.values);
+            for (all, result) in merged.results.iter_mut().zip(value.results) {
+                all.extend(result);
+            }
+        }
+        merged
+    }
+
+    /// Becomes what a stage has made of it.
+    pub(crate) fn then(mut self, result: impl Into<Bytes>) -> Self {
+        self.values = vec![result.into()];
+        self.results.push(self.values.clone());
+        self
+    }
+
+    /// The bytes of a value that is not a batch's; a batch's joined by blanks.
+    pub(crate) fn bytes(&self) -> Cow<'_, [u8]> {
+        match self.values.as_slice() {
+            [one] => Cow::Borrowed(one),
+            many => Cow::Owned(many.join(&b' ')),
+        }
+    }
+
+    /// Refuses an item that came broken from its source.
+    ///
+    /// # Errors
+    ///
+    /// The item's defect, as a fault that no retry mends.
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        if !self.results.is_empty() {
+            return Ok(());
+        }
+        match self.origins.iter().find_map(|origin| origin.defect()) {
+            Some(fault) => Err(fault),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives `expand` what the placeholders stand for. `stages` are the names
+    /// of the stages, in order.
+    ///
+    /// # Errors
+    ///
+    /// If a template has no value for this item: a fault that no retry mends.
+    pub(crate) fn expand<T>(
+        &self,
+        stages: &[String],
+        slot: usize,
+        out: Option<&[u8]>,
+        expand: impl FnOnce(&Values<'_>) -> Result<T, ExpandError>,
+    ) -> Result<T, Fault> {
+        let values: Vec<&[u8]> = self.values.iter().map(|value| &**value).collect();
+        let inputs: Vec<&[u8]> = self.origins.iter().map(|origin| &*origin.item.bytes).collect();
+        let names = |name: &str| self.named(stages, name);
+        let names: &Lookup<'_> = &names;
+        let all = Values {
+            values: &values,
+            inputs: &inputs,
+            sources: &inputs,
+            seq: self.number,
+            slot,
+            out,
+            names: Some(names),
+        };
+        expand(&all).map_err(|error| {
+            let kind = match error {
+                ExpandError::TooLong(_) => FailureKind::TooLong,
+                _ => FailureKind::Io,
+            };
+            Fault::new(kind, error).permanent()
+        })
+    }
+
+    /// What the stage, or else the field, called `name` holds.
+    fn named(&self, stages: &[String], name: &str) -> Result<Vec<Cow<'_, [u8]>>, String> {
+        if let Some(results) =
+            stages.iter().position(|stage| stage == name).and_then(|at| self.results.get(at))
+        {
+            return Ok(results.iter().map(|result| Cow::Borrowed(&**result)).collect());
+        }
+        self.origins.iter().map(|origin| origin.item.field(name)).collect()
+    }
+}

@@ -1,0 +1,98 @@
+//! The summary at the end of a run: a table, the bottleneck, the account.
+
+use std::{fmt::Write, time::Duration};
+
+use paceline::{Kind, StageSummary, Summary};
+
+use crate::message::harmless;
+
+const COLUMNS: [&str; 10] =
+    ["stage", "done", "failed", "retried", "workers", "busy", "waiting", "p50", "p99", "queue"];
+
+/// Gives the summary as text, with its last newline.
+///
+/// `busy` is the part of the workers' time that items were in service,
+/// `waiting` the rest: for input, or for room downstream. `queue` is the most
+/// items that waited before the stage.
+pub(crate) fn text(summary: &Summary) -> String {
+    let mut rows = vec![COLUMNS.map(str::to_owned)];
+    let stages: Vec<&StageSummary> =
+        summary.stages.iter().filter(|stage| stage.kind != Kind::Batch).collect();
+    rows.extend(stages.iter().map(|stage| row(stage, summary.elapsed)));
+    let widths: Vec<usize> = (0..COLUMNS.len())
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
+        .collect();
+    let mut text = String::new();
+    for row in &rows {
+        let cells = row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| {
+            if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+        });
+        let line = cells.collect::<Vec<_>>().join("  ");
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    if let Some((stage, part)) = summary.bottleneck()
+        && stages.len() > 1
+    {
+        let _ = writeln!(
+            text,
+            "bottleneck: `{}`, whose {} {:.0} % busy",
+            harmless(stage.name.as_bytes()),
+            if stage.workers == 1 {
+                "1 worker was".to_owned()
+            } else {
+                format!("{} workers were", stage.workers)
+            },
+            part * 100.0
+        );
+    }
+    let _ = writeln!(text, "{}, {}", summary.account(), short(summary.elapsed));
+    text
+}
+
+fn row(stage: &StageSummary, elapsed: Duration) -> [String; 10] {
+    let busy = stage.utilisation(elapsed) * 100.0;
+    let times = if stage.fed > 0 {
+        [short(stage.service_p50), short(stage.service_p99)]
+    } else {
+        ["-".to_owned(), "-".to_owned()]
+    };
+    let [p50, p99] = times;
+    [
+        harmless(stage.name.as_bytes()),
+        stage.ok.to_string(),
+        stage.failed.to_string(),
+        stage.retried.to_string(),
+        stage.workers.to_string(),
+        format!("{busy:.0} %"),
+        format!("{:.0} %", 100.0 - busy),
+        p50,
+        p99,
+        stage.high_water.to_string(),
+    ]
+}
+
+/// A time in a few characters: `12 us`, `3.4 ms`, `1.2 s`, `3 m 20 s`.
+pub(crate) fn short(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    match seconds {
+        s if s < 1e-3 => format!("{:.0} us", s * 1e6),
+        s if s < 0.1 => format!("{:.1} ms", s * 1e3),
+        s if s < 1.0 => format!("{:.0} ms", s * 1e3),
+        s if s < 120.0 => format!("{s:.1} s"),
+        s if s < 7200.0 => format!("{} m {} s", time.as_secs() / 60, time.as_secs() % 60),
+        _ => format!("{} h {} m", time.as_secs() / 3600, time.as_secs() / 60 % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short_at_every_scale() {
+        let shown = [12e-6, 3.44e-3, 0.25, 1.25, 200.0, 7300.0]
+            .map(|seconds| short(Duration::from_secs_f64(seconds)));
+        assert_eq!(shown, ["12 us", "3.4 ms", "250 ms", "1.2 s", "3 m 20 s", "2 h 1 m"]);
+    }
+}

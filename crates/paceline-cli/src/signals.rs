@@ -1,0 +1,183 @@
+//! What signals do to a run, and a reader that goes away.
+//!
+//! A thread waits for both. The first INT, TERM or HUP cancels the run and is
+//! raised again when it has been cleaned up, so that whoever started us sees
+//! it; a second one kills what is left. USR1 asks for a line, USR2 drains.
+//! When nobody reads standard output any more, the run is cancelled and what
+//! still runs after a second is killed.
+
+use std::{
+    io::{self, Read},
+    os::{fd::AsFd, unix::net::UnixStream},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use paceline::{Monitor, Stop};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2},
+    low_level,
+};
+
+use crate::report::{Console, display};
+
+/// How long jobs may take to end when nobody reads their results any more.
+const READER_GONE_GRACE: Duration = Duration::from_secs(1);
+
+/// What the thread may do to the run.
+pub(crate) struct Controls {
+    pub(crate) stop: Stop,
+    pub(crate) monitor: Monitor,
+    pub(crate) console: Console,
+    /// Whether what happens is told on standard error.
+    pub(crate) is_quiet: bool,
+}
+
+/// The watch over a run's signals, until it is dropped.
+pub(crate) struct Watch {
+    seen: Arc<Seen>,
+    /// Closing it ends the thread.
+    open: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    /// The first signal that ended the run.
+    signal: OnceLock<i32>,
+    reader_gone: AtomicBool,
+}
+
+impl Watch {
+    /// Begins to watch. Whatever came before is not seen.
+    ///
+    /// # Errors
+    ///
+    /// If the process can have no more descriptors or threads.
+    pub(crate) fn begin(controls: Controls) -> io::Result<Self> {
+        let mut signals = Vec::new();
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] {
+            if signal == SIGHUP && is_ignored(SIGHUP) {
+                // Under nohup the user has asked to outlive the terminal.
+                continue;
+            }
+            let (reader, writer) = UnixStream::pair()?;
+            low_level::pipe::register(signal, writer)?;
+            reader.set_nonblocking(true)?;
+            signals.push((signal, reader));
+        }
+        let (closed, open) = UnixStream::pair()?;
+        let seen = Arc::new(Seen::default());
+        let shared = seen.clone();
+        let thread = thread::Builder::new()
+            .name("signals".into())
+            .spawn(move || watch(&controls, &signals, &closed, &shared))?;
+        Ok(Self { seen, open: Some(open), thread: Some(thread) })
+    }
+
+    /// The signal that ended the run, if one did.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        self.seen.signal.get().copied()
+    }
+
+    /// Whether the reader of standard output has gone away.
+    pub(crate) fn is_reader_gone(&self) -> bool {
+        self.seen.reader_gone.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        drop(self.open.take());
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to give back, and a panic there has been printed.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn watch(controls: &Controls, signals: &[(i32, UnixStream)], closed: &UnixStream, seen: &Seen) {
+    let stdout = io::stdout();
+    let mut kill_in: Option<Duration> = None;
+    loop {
+        let mut waits = vec![PollFd::new(closed, PollFlags::IN)];
+        waits.extend(signals.iter().map(|(_, reader)| PollFd::new(reader, PollFlags::IN)));
+        if !seen.reader_gone.load(Ordering::SeqCst) {
+            // No events are asked for: errors are told always, and all we want to know.
+            waits.push(PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty()));
+        }
+        let limit = kill_in.and_then(|time| Timespec::try_from(time).ok());
+        let ready = match poll(&mut waits, limit.as_ref()) {
+            Ok(ready) => ready,
+            Err(rustix::io::Errno::INTR) => continue,
+            Err(_) => return,
+        };
+        if ready == 0 {
+            kill_in = None;
+            controls.stop.kill();
+        }
+        let happened: Vec<bool> = waits.iter().map(|wait| !wait.revents().is_empty()).collect();
+        if waits.get(1 + signals.len()).is_some_and(|wait| wait.revents().contains(PollFlags::ERR))
+        {
+            seen.reader_gone.store(true, Ordering::SeqCst);
+            controls.stop.cancel();
+            kill_in = Some(READER_GONE_GRACE);
+        }
+        for ((signal, reader), _) in
+            signals.iter().zip(&happened[1..]).filter(|(_, happened)| **happened)
+        {
+            for _ in 0..take(reader) {
+                act(controls, seen, *signal);
+            }
+        }
+        if happened[0] {
+            return;
+        }
+    }
+}
+
+/// Takes what has come in, and returns how often the signal was caught.
+fn take(mut reader: &UnixStream) -> usize {
+    reader.read(&mut [0; 64]).unwrap_or(0)
+}
+
+fn act(controls: &Controls, seen: &Seen, signal: i32) {
+    match signal {
+        SIGUSR1 => controls.console.line(&display::line(&controls.monitor.progress())),
+        SIGUSR2 => controls.stop.drain(),
+        _ if seen.signal.set(signal).is_ok() => {
+            if !controls.is_quiet {
+                controls.console.line("stopping the jobs; again to kill them");
+            }
+            controls.stop.cancel();
+        }
+        _ => controls.stop.kill(),
+    }
+}
+
+/// Whether a signal was ignored when this program was started.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
+/// Ends this process by `signal`, as if it had never been caught.
+pub(crate) fn end_by(signal: i32) -> u8 {
+    // Comes back only if the signal does not end a process.
+    let _ = low_level::emulate_default_handler(signal);
+    128_u8.saturating_add(u8::try_from(signal).unwrap_or(0))
+}
+
+/// Ends this process as a writer ends whose reader has gone away.
+pub(crate) fn end_by_broken_pipe() -> u8 {
+    end_by(SIGPIPE)
+}

@@ -1,0 +1,227 @@
+//! The stages of a pipeline file, made into those of the engine.
+//!
+//! Each kind of work is a file. All of them take a [`Value`] and give the one
+//! that the next stage sees. What they share for a run is a [`Workshop`].
+//!
+//! Not here: the reading of the file (`spec.rs`) and what the built-in steps
+//! do (`steps.rs`).
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use paceline::{Attempt, Fault, Pipeline, Retry};
+
+use crate::{
+    item::Value,
+    output_file::{Claims, Target},
+    report::{Reporter, faults},
+    spec::{self, Stage, Work, Workers},
+    steps::{Http, put::Stores},
+};
+
+mod built_in;
+mod command;
+
+/// How many items a stage that waits for others works on at once, where the
+/// file does not say.
+const WAITING_WORKERS: usize = 16;
+
+/// What all stages of a run share.
+#[derive(Debug)]
+pub(crate) struct Workshop {
+    /// The folder of the pipeline file, absolute.
+    pub(crate) folder: PathBuf,
+    /// `PACELINE_RUN`
+    pub(crate) run: String,
+    /// The names of the stages, in order.
+    pub(crate) stages: Vec<String>,
+    /// Which item has which output file.
+    pub(crate) claims: Claims,
+    pub(crate) http: Http,
+    pub(crate) stores: Stores,
+    pub(crate) reporter: Arc<Reporter>,
+    jobs: AtomicU64,
+}
+
+impl Workshop {
+    /// # Errors
+    ///
+    /// If the working directory is gone and `folder` is relative to it.
+    pub(crate) fn new(
+        pipeline: &spec::Pipeline,
+        reporter: Arc<Reporter>,
+    ) -> std::io::Result<Arc<Self>> {
+        let http = Http::default();
+        Ok(Arc::new(Self {
+            folder: std::path::absolute(&pipeline.folder)?,
+            run: run_id(),
+            stages: pipeline.stages.iter().map(|stage| stage.name.clone()).collect(),
+            claims: Claims::default(),
+            stores: Stores::new(http.clone()),
+            http,
+            reporter,
+            jobs: AtomicU64::new(0),
+        }))
+    }
+
+    fn next_job(&self) -> u64 {
+        self.jobs.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// A path of the pipeline file or of an item, as this process reaches it.
+    fn path(&self, value: &[u8]) -> PathBuf {
+        self.folder.join(<Path as AsRef<Path>>::as_ref(as_path(value)))
+    }
+}
+
+fn as_path(bytes: &[u8]) -> &Path {
+    use std::os::unix::ffi::OsStrExt;
+    Path::new(std::ffi::OsStr::from_bytes(bytes))
+}
+
+/// A name for this run that no other run on this machine has.
+fn run_id() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new();
+    format!("{:016x}{:016x}", random.hash_one(std::process::id()), random.hash_one(0))
+}
+
+/// One stage of the run.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    pub(crate) stage: Arc<Stage>,
+    pub(crate) shop: Arc<Workshop>,
+    /// Whether results are given as absolute paths, since a later stage runs elsewhere.
+    pub(crate) absolute: bool,
+}
+
+impl Step {
+    /// The file that `to` names for this value, if the stage has a `to`.
+    fn target(&self, value: &Value, slot: usize) -> Result<Option<Target>, Fault> {
+        let Some(to) = &self.stage.to else { return Ok(None) };
+        let expanded = value.expand(&self.shop.stages, slot, None, |values| to.expand(values))?;
+        let target = Target::new(&self.shop.folder, to.literal_prefix(), &expanded);
+        target.map(Some).map_err(faults::of_step)
+    }
+
+    /// The result of a stage whose file is `spelled`.
+    fn path_result(&self, spelled: &[u8]) -> Vec<u8> {
+        use std::os::unix::ffi::OsStringExt;
+        if self.absolute {
+            self.shop.path(spelled).into_os_string().into_vec()
+        } else {
+            spelled.to_vec()
+        }
+    }
+}
+
+/// Adds the stages of the file, in order.
+pub(crate) fn add_all(
+    items: Pipeline<'static, Value>,
+    stages: &[Stage],
+    shop: &Arc<Workshop>,
+) -> Pipeline<'static, Value, Value> {
+    let step = |index: usize| Step {
+        stage: Arc::new(stages[index].clone()),
+        shop: shop.clone(),
+        absolute: stages[index + 1..].iter().any(|later| later.cwd.is_some()),
+    };
+    (1..stages.len()).fold(add(items, step(0)), |pipeline, index| add(pipeline, step(index)))
+}
+
+/// Adds one stage.
+fn add<P>(pipeline: Pipeline<'static, Value, P>, step: Step) -> Pipeline<'static, Value, Value> {
+    match step.stage.batch {
+        None => add_work(pipeline, step),
+        Some(batch) => {
+            let reporter = step.shop.reporter.clone();
+            let merge = move |batch, number| {
+                let value = Value::merge(batch, number);
+                reporter.batched(&value.origins, number);
+                value
+            };
+            add_work(pipeline.fan_in_with(batch.items, batch.wait, merge), step)
+        }
+    }
+}
+
+fn add_work<P>(
+    pipeline: Pipeline<'static, Value, P>,
+    step: Step,
+) -> Pipeline<'static, Value, Value> {
+    let stage = step.stage.clone();
+    let name = stage.name.as_str();
+    let added = match stage.work {
+        Work::Run(_) | Work::Shell(_) | Work::Pipe(_) => {
+            pipeline.command_job(name, command::Commands::new(step))
+        }
+        Work::Fetch(_) => built_in::add_fetch(pipeline, step),
+        Work::Put(_) => built_in::add_put(pipeline, step),
+        Work::Resize { width, height } => built_in::add_resize(pipeline, step, width, height),
+        Work::Serve(_) | Work::Python(_) => unreachable!("refused before a run is built"),
+    };
+    with_settings(added, &stage)
+}
+
+fn with_settings(
+    mut pipeline: Pipeline<'static, Value, Value>,
+    stage: &Stage,
+) -> Pipeline<'static, Value, Value> {
+    pipeline = pipeline.workers(workers(stage)).grace(stage.grace);
+    if let Some(capacity) = stage.queue {
+        pipeline = pipeline.queue(capacity);
+    }
+    if let Some(timeout) = stage.timeout {
+        pipeline = pipeline.timeout(timeout);
+    }
+    if stage.ordered {
+        pipeline = pipeline.ordered();
+    }
+    pipeline.retry(retry(&stage.retry))
+}
+
+/// How many items the stage works on at once.
+pub(crate) fn workers(stage: &Stage) -> usize {
+    match (stage.workers, &stage.work) {
+        (Workers::Fixed(workers), _) => workers,
+        (Workers::Auto, Work::Fetch(_) | Work::Put(_)) => WAITING_WORKERS,
+        (Workers::Auto, _) => paceline::cores(),
+    }
+}
+
+fn retry(retry: &spec::Retry) -> Retry {
+    let policy =
+        Retry::times(retry.times).backoff(retry.backoff).factor(retry.factor).jitter(retry.jitter);
+    match retry.max {
+        Some(max) => policy.max(max),
+        None => policy,
+    }
+}
+
+/// What a job is told of itself in its environment.
+fn job_environment(step: &Step, value: &Value, attempt: &Attempt) -> Vec<(&'static str, String)> {
+    let id = match value.origins.as_slice() {
+        [one] => one.id(),
+        many => {
+            let mut hasher = blake3::Hasher::new();
+            many.iter().for_each(|origin| {
+                hasher.update(origin.id().as_bytes());
+            });
+            hasher.finalize().to_hex()[..32].to_owned()
+        }
+    };
+    vec![
+        ("PACELINE_RUN", step.shop.run.clone()),
+        ("PACELINE_JOB", step.shop.next_job().to_string()),
+        ("PACELINE_STAGE", step.stage.name.clone()),
+        ("PACELINE_ITEM", id),
+        ("PACELINE_SEQ", value.number.to_string()),
+        ("PACELINE_SLOT", attempt.slot().to_string()),
+        ("PACELINE_ATTEMPT", attempt.number().to_string()),
+    ]
+}

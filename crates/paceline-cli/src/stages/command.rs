@@ -1,0 +1,167 @@
+//! The stages `run`, `shell` and `pipe`: child processes.
+
+use std::{ffi::OsString, os::unix::ffi::OsStrExt, sync::Arc};
+
+use paceline::{
+    Attempt, BoxError, Chain, Command, FailureKind, Fault, Job, Output, Stderr, Stdin, Stdout,
+};
+
+use super::{Step, job_environment};
+use crate::{
+    item::Value,
+    output_file::{OutputFile, ReservedFile},
+    report::faults,
+    spec::Work,
+    template::Placeholder,
+};
+
+/// Runs the commands of a stage for each value.
+pub(super) struct Commands {
+    step: Step,
+    /// Whether the commands name `{out}`, and so make the file themselves.
+    names_out: bool,
+}
+
+/// The file that an attempt makes.
+pub(super) enum Making {
+    /// None: the result is the output.
+    Nothing,
+    /// Its standard output becomes the file.
+    Captured(OutputFile),
+    /// The command makes the file under the name it is given.
+    Reserved(ReservedFile),
+}
+
+impl Making {
+    /// Where the last command's standard output goes.
+    fn stdout(&self) -> Result<Stdout, Fault> {
+        let Self::Captured(output) = self else { return Ok(Stdout::Capture) };
+        match output.file().try_clone() {
+            Ok(file) => Ok(Stdout::File(Arc::new(file))),
+            Err(error) => Err(faults::of_step(output.write_failed(error))),
+        }
+    }
+}
+
+impl Commands {
+    pub(super) fn new(step: Step) -> Self {
+        let names_out = match &step.stage.work {
+            Work::Run(command) => command.holes().any(|hole| hole.kind == Placeholder::Out),
+            Work::Shell(script) => script.holes().any(|hole| hole.kind == Placeholder::Out),
+            Work::Pipe(commands) => commands
+                .iter()
+                .flat_map(|command| command.holes())
+                .any(|hole| hole.kind == Placeholder::Out),
+            _ => false,
+        };
+        Self { step, names_out }
+    }
+
+    fn making(&self, value: &Value, attempt: &Attempt) -> Result<Making, Fault> {
+        let Some(target) = self.step.target(value, attempt.slot())? else {
+            return Ok(Making::Nothing);
+        };
+        let claims = &self.step.shop.claims;
+        if self.names_out {
+            target.reserve(claims, value.number).map(Making::Reserved)
+        } else {
+            target.create(claims, value.number).map(Making::Captured)
+        }
+        .map_err(faults::of_step)
+    }
+
+    /// The arguments of each command of the stage.
+    fn arguments(
+        &self,
+        value: &Value,
+        slot: usize,
+        out: Option<&[u8]>,
+    ) -> Result<Vec<Vec<OsString>>, Fault> {
+        value.expand(&self.step.shop.stages, slot, out, |values| match &self.step.stage.work {
+            Work::Run(command) => Ok(vec![command.expand(values)?]),
+            Work::Shell(script) => Ok(vec![script.expand(values)?]),
+            Work::Pipe(commands) => commands.iter().map(|command| command.expand(values)).collect(),
+            _ => unreachable!("the stage was added as what it is"),
+        })
+    }
+
+    fn command(&self, arguments: Vec<OsString>, environment: &[(&str, String)]) -> Command {
+        let stage = &self.step.stage;
+        let cwd = match &stage.cwd {
+            Some(cwd) => self.step.shop.folder.join(cwd),
+            None => self.step.shop.folder.clone(),
+        };
+        let mut command = Command::from_argv(arguments).cwd(cwd).stderr(Stderr::Capture);
+        for (name, value) in environment {
+            command = command.env(name, value);
+        }
+        for (name, value) in &stage.env {
+            command = command.env(name, value);
+        }
+        command
+    }
+}
+
+impl Job<Value> for Commands {
+    type Out = Value;
+    type State = Making;
+
+    fn start(&self, value: &Value, attempt: &Attempt) -> Result<(Chain, Making), BoxError> {
+        value.check()?;
+        let making = self.making(value, attempt)?;
+        let out = match &making {
+            Making::Reserved(file) => Some(file.path().as_os_str().as_bytes()),
+            _ => None,
+        };
+        let arguments = self.arguments(value, attempt.slot(), out)?;
+        let environment = job_environment(&self.step, value, attempt);
+        let mut commands = Vec::with_capacity(arguments.len());
+        let last = arguments.len() - 1;
+        for (index, arguments) in arguments.into_iter().enumerate() {
+            let mut command = self.command(arguments, &environment);
+            if index == 0 && self.step.stage.stdin {
+                command = command.stdin(Stdin::from(value.bytes().into_owned()));
+            }
+            if index == last {
+                command = command.stdout(making.stdout()?);
+            }
+            commands.push(command);
+        }
+        Ok((Chain::new(commands), making))
+    }
+
+    fn ended(&self, value: &Value, output: &Output) {
+        let reporter = &self.step.shop.reporter;
+        reporter.console().pass_on(output.stderr());
+        if output.is_leaky() {
+            reporter.leaky(&value.origins, &self.step.stage.name);
+        }
+    }
+
+    fn finish(&self, value: Value, making: Making, output: Output) -> Result<Value, BoxError> {
+        let output = output.check().map_err(|error| faults::of_exit(&self.step.stage, error))?;
+        let result = match making {
+            Making::Nothing => {
+                let (stdout, _) = output.into_streams();
+                let mut bytes = stdout.into_bytes().map_err(|error| {
+                    Fault::new(FailureKind::Io, format!("could not read the output: {error}"))
+                })?;
+                if bytes.last() == Some(&b'\n') {
+                    bytes.pop();
+                }
+                bytes
+            }
+            Making::Captured(file) => {
+                let result = self.step.path_result(file.spelled());
+                file.commit().map_err(faults::of_step)?;
+                result
+            }
+            Making::Reserved(file) => {
+                let result = self.step.path_result(file.spelled());
+                file.commit().map_err(faults::of_step)?;
+                result
+            }
+        };
+        Ok(value.then(result))
+    }
+}
