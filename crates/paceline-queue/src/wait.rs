@@ -72,8 +72,7 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
     #[cold]
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<O::Output> {
         let soon = if self.since.is_none() { self.start() } else { None };
-        let wake = || Wake::Task(context.waker().clone());
-        match soon.or_else(|| self.look(wake)) {
+        match soon.or_else(|| self.look(Wake::Task(context.waker().clone()))) {
             Some(output) => {
                 self.end();
                 Poll::Ready(output)
@@ -89,7 +88,7 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
         let deadline = limit.and_then(|limit| self.since?.checked_add(limit));
         let mut left = limit;
         while output.is_none() {
-            output = self.look(|| Wake::Thread(thread::current()));
+            output = self.look(Wake::Thread(thread::current()));
             if output.is_some() || left == Some(Duration::ZERO) {
                 break;
             }
@@ -115,28 +114,29 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
 
     /// Looks at the state once; unless the operation is then done, it stands
     /// in line and will be woken by `wake`.
-    fn look(&mut self, wake: impl FnOnce() -> Wake) -> Option<O::Output> {
+    fn look(&mut self, wake: Wake) -> Option<O::Output> {
+        // Cloned before the lock is taken and dropped after it, used or not,
+        // as is the one that stood in line: a waker's code is foreign and may
+        // use this queue.
+        let mut wake = Some(wake);
         let mut state = self.shared.lock();
-        let woken = match &self.place {
-            Some(place) => state.line(O::SIDE).is_woken(place),
-            None => false,
-        };
+        let woken = self.place.as_ref().is_some_and(|place| state.line(O::SIDE).is_woken(place));
         let output = self.operation.step(&mut state, woken);
-        let unused = state.change_line(O::SIDE, |line| match self.place.take() {
-            Some(old) if output.is_some() => line.leave(old),
-            Some(old) => {
-                let unused = line.stay(&old, wake(), self.operation.wanted());
-                self.place = Some(old);
-                unused
+        let unused = state.change_line(O::SIDE, |line| {
+            if output.is_some() {
+                return line.leave(self.place.take()?);
             }
-            None if output.is_some() => None,
-            None => {
-                self.place = Some(line.enter(wake(), self.operation.wanted(), self.since));
-                None
+            let (wake, wanted) = (wake.take()?, self.operation.wanted());
+            match &self.place {
+                Some(place) => line.stay(place, wake, wanted),
+                None => {
+                    self.place = Some(line.enter(wake, wanted, self.since));
+                    None
+                }
             }
         });
         self.shared.settle(state);
-        drop(unused);
+        drop((wake, unused));
         output
     }
 
