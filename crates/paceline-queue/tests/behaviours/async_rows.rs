@@ -376,3 +376,32 @@ fn a_task_dropped_by_its_own_wake_up_does_not_deadlock() {
         assert_eq!(queue.try_pop(), Ok(1));
     });
 }
+
+#[test]
+fn a_consumer_woken_in_vain_goes_back_to_the_front_of_the_line() {
+    watched(|watch| {
+        let queue = watch.queue(1);
+        let (first_woken, second_woken) = (Arc::default(), Arc::default());
+        let (mut first, mut second) = (queue.pop_async(), queue.pop_async());
+        assert!(poll_with(&mut first, &first_woken).is_pending());
+        assert!(poll_with(&mut second, &second_woken).is_pending());
+        queue.push(1).unwrap();
+        assert_eq!(queue.try_pop(), Ok(1)); // before the first could
+        assert!(poll_with(&mut first, &first_woken).is_pending());
+        queue.push(2).unwrap();
+        assert_eq!((first_woken.times(), second_woken.times()), (2, 0));
+    });
+}
+
+#[test]
+fn a_joiner_returns_though_more_was_pushed_after_the_last_answer() {
+    watched(|watch| {
+        let queue = watch.queue(1);
+        queue.push(1).unwrap();
+        let mut join = queue.join_async();
+        assert!(poll_once(&mut join).is_pending());
+        assert_eq!(queue.pop(), Ok(1));
+        queue.push(2).unwrap();
+        assert!(poll_once(&mut join).is_ready());
+    });
+}
