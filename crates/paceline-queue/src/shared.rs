@@ -26,10 +26,12 @@ pub(crate) struct Waits {
 }
 
 impl Waits {
-    pub(crate) fn add(&self, time: Duration) {
+    pub(crate) fn add(&self, time: Duration, stood_in_line: bool) {
         self.nanos.fetch_add(time.as_nanos() as u64, Ordering::Relaxed);
         let long = time > LONG;
-        if self.last_was_long.load(Ordering::Relaxed) != long {
+        // A yield that was long helped other processes, and says nothing of
+        // this queue.
+        if stood_in_line && self.last_was_long.load(Ordering::Relaxed) != long {
             self.last_was_long.store(long, Ordering::Relaxed);
         }
     }

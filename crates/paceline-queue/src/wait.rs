@@ -49,12 +49,20 @@ pub(crate) struct Waiting<'a, T, O: Operation<T>> {
     /// Since when it waits; `None` before it has to.
     since: Option<Instant>,
     place: Option<Place>,
+    stood_in_line: bool,
     is_done: bool,
 }
 
 impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
     pub(crate) fn new(shared: &'a Shared<T>, operation: O) -> Self {
-        Waiting { shared, operation, since: None, place: None, is_done: false }
+        Waiting {
+            shared,
+            operation,
+            since: None,
+            place: None,
+            stood_in_line: false,
+            is_done: false,
+        }
     }
 
     #[inline]
@@ -119,6 +127,7 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
         // as is the one that stood in line: a waker's code is foreign and may
         // use this queue.
         let mut wake = Some(wake);
+        self.stood_in_line = true;
         let mut state = self.shared.lock();
         let woken = self.place.as_ref().is_some_and(|place| state.line(O::SIDE).is_woken(place));
         let output = self.operation.step(&mut state, woken);
@@ -150,7 +159,7 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
             drop(unused);
         }
         if let Some(since) = self.since.take() {
-            self.shared.waits(O::SIDE).add(since.elapsed());
+            self.shared.waits(O::SIDE).add(since.elapsed(), self.stood_in_line);
         }
     }
 }
