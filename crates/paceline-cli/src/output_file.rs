@@ -158,13 +158,6 @@ impl Target {
         Ok(ReservedFile { temporary })
     }
 
-    /// Claims the name for the item `seq` and does nothing else: for items
-    /// that an earlier part of the run has done.
-    pub(crate) fn claim(&self, claims: &Claims, seq: u64) -> Result<(), StepError> {
-        let folder = self.open_folder()?;
-        self.claim_in(&folder, claims, seq)
-    }
-
     fn claim_in(&self, folder: &OwnedFd, claims: &Claims, seq: u64) -> Result<(), StepError> {
         let stat = fs::fstat(folder).map_err(|error| self.failed("create", error))?;
         claims.claim((stat.st_dev, stat.st_ino), &self.name, seq).map_err(|holder| {
@@ -268,7 +261,8 @@ pub(crate) struct OutputFile {
 }
 
 impl OutputFile {
-    /// The temporary file's path: what `{out}` stands for.
+    /// The temporary file's path.
+    #[cfg(test)]
     pub(crate) fn path(&self) -> &Path {
         &self.temporary.path
     }
@@ -287,12 +281,6 @@ impl OutputFile {
     pub(crate) fn write_failed(&self, error: io::Error) -> StepError {
         let spelled = Shown(&self.temporary.spelled);
         StepError::from_io(format!("could not write `{spelled}`"), error)
-    }
-
-    /// Waits until the contents are on the disk. A rename is atomic without
-    /// this, but after a power cut it may have outlived the contents.
-    pub(crate) fn sync(&self) -> Result<(), StepError> {
-        self.file.sync_data().map_err(|error| self.write_failed(error))
     }
 
     /// Gives the file its name, in place of an earlier one.

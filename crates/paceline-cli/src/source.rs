@@ -88,15 +88,7 @@ pub(crate) enum Defect {
     Broken { line: u64, reason: String },
 }
 
-impl Defect {
-    /// The kind of failure that users see.
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::TooLong { .. } => "too-long",
-            Self::Broken { .. } => "io",
-        }
-    }
-}
+impl Defect {}
 
 impl fmt::Display for Defect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -241,17 +233,6 @@ impl Items {
         self.note.as_deref()
     }
 
-    /// Whether the next [`step`](Self::step) gives an item without waiting.
-    ///
-    /// So a feeder can gather what is there and hand it on before it waits.
-    pub(crate) fn is_ready(&mut self) -> bool {
-        match &mut self.kind {
-            Kind::Given { items, .. } => items.len() > 0,
-            Kind::Records { records, .. } => records.is_ready(),
-            Kind::Child(child) => child.is_ready(),
-        }
-    }
-
     /// Gives the next item, waiting until there is one.
     ///
     /// # Errors
@@ -304,6 +285,16 @@ impl Iterator for Items {
             Ok(Step::Item(item)) => Some(Ok(item)),
             Ok(Step::End | Step::Stopped) => None,
             Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// At least one where the next item is already here, so that a feeder
+    /// can gather what there is and hand it on before it waits.
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match &self.kind {
+            Kind::Given { items, .. } => items.size_hint(),
+            Kind::Records { records, .. } => (usize::from(records.is_ready()), records.most()),
+            Kind::Child(child) => (usize::from(child.is_ready()), None),
         }
     }
 }

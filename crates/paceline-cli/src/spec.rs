@@ -40,8 +40,6 @@ const MOST_STAGES: usize = 1000;
 pub(crate) struct Pipeline {
     /// The `name`, or the file's stem.
     pub(crate) name: String,
-    /// The file itself.
-    pub(crate) path: PathBuf,
     /// The file's folder: paths in the file are relative to it, and jobs run in it.
     pub(crate) folder: PathBuf,
     pub(crate) source: Option<Origin>,
@@ -73,6 +71,7 @@ pub(crate) struct Stage {
     /// Set for the jobs, in the order of the names.
     pub(crate) env: Vec<(String, String)>,
     /// All that decides what the stage makes of an item, in one spelling: for its hash.
+    #[cfg_attr(not(test), expect(dead_code, reason = "what a resumed run compares"))]
     pub(crate) definition: String,
     /// Where the file says the stage's name.
     pub(crate) place: Place,
@@ -250,7 +249,7 @@ fn checked(text: &str, path: &Path, file: &str) -> Result<Pipeline, Fault> {
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
     let source_place = root.get("source").map(|value| Place::find(file, text, value.span()));
-    Ok(Pipeline { name, path: path.to_owned(), folder, source, source_place, stages })
+    Ok(Pipeline { name, folder, source, source_place, stages })
 }
 
 fn stage_tables<'t>(root: &tree::Table<'t>) -> Result<Vec<tree::Table<'t>>, Fault> {

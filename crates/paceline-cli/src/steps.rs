@@ -36,18 +36,6 @@ pub(crate) enum Kind {
     Cancelled,
 }
 
-impl Kind {
-    /// Gives the name that the JSON output uses.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Io => "io",
-            Self::Timeout => "timeout",
-            Self::TooLong => "too-long",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
 /// One attempt of a built-in step failed: data about an item, never the end of a run.
 ///
 /// `Display` gives the message alone; [`line`](StepError::line) adds the causes.

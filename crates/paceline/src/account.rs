@@ -326,7 +326,8 @@ impl Shard {
         let nanos = u64::try_from(service.as_nanos()).unwrap_or(u64::MAX).max(1);
         self.busy.fetch_add(nanos.saturating_mul(count), Ordering::Relaxed);
         let mut histogram = lock(&self.service);
-        histogram.get_or_insert_with(service_histogram).saturating_record_n(nanos, count);
+        let histogram = histogram.get_or_insert_with(service_histogram);
+        histogram.record_n(nanos, count).expect("the histogram resizes itself");
     }
 }
 

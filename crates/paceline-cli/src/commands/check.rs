@@ -10,11 +10,11 @@ use std::{
 
 use crate::{
     args,
-    commands::{check_supported, open_items},
+    commands::open_items,
     exit_code,
     message::{Problem, harmless, reason},
     source::{Interrupt, Item, Location, Origin, Step},
-    spec::{self, Pipeline, Stage, Work, Workers},
+    spec::{self, Framing, Pipeline, Python, Serve, Stage, Work, Workers},
     stages,
     template::{ExpandError, Values},
     words,
@@ -27,7 +27,6 @@ use crate::{
 /// Whatever is wrong with the file or its source.
 pub(crate) fn check(args: args::Check) -> Result<ExitCode, Problem> {
     let file = spec::load(&args.file)?;
-    check_supported(&file)?;
     let first = first_item(&file, args.inputs)?;
     let text = describe(&file, first.as_ref());
     io::stdout().write_all(text.as_bytes()).map_err(|error| {
@@ -174,7 +173,8 @@ fn commands(stage: &Stage, known: &Known<'_>) -> Vec<String> {
             let side = |side: &Option<u32>| side.map_or("any".to_owned(), |side| side.to_string());
             Ok(format!("resize to fit {} x {}", side(width), side(height)))
         }
-        Work::Serve(_) | Work::Python(_) => unreachable!("refused by `check_supported`"),
+        Work::Serve(serve) => Ok(serve_line(serve)),
+        Work::Python(python) => Ok(python_line(python)),
     };
     let to = stage.to.as_ref().map(|to| {
         known.expand(|values| to.expand(values)).map(|to| format!("to {}", words::quote(&to)))
@@ -183,4 +183,23 @@ fn commands(stage: &Stage, known: &Known<'_>) -> Vec<String> {
         .chain(to)
         .map(|line| line.unwrap_or_else(|error| format!("fails for this item: {error}")))
         .collect()
+}
+
+fn serve_line(serve: &Serve) -> String {
+    let framing = match serve.framing {
+        Framing::Lines => "a line",
+        Framing::Json => "a JSON object",
+    };
+    let command = words::quote_all(serve.command.iter().map(Vec::as_slice));
+    format!("{command}, {framing} an item{}", recycled(serve.max_items))
+}
+
+fn python_line(python: &Python) -> String {
+    let Python { module, function, interpreter, max_items } = python;
+    let interpreter = words::quote(interpreter.as_bytes());
+    harmless(format!("{module}:{function} in {interpreter}{}", recycled(*max_items)).as_bytes())
+}
+
+fn recycled(max_items: Option<u64>) -> String {
+    max_items.map_or_else(String::new, |items| format!(", replaced after {items} items"))
 }

@@ -59,8 +59,8 @@ impl ChildSource {
         Self { words, separator, folder, interrupt, state: State::Waiting }
     }
 
-    pub(super) fn is_ready(&mut self) -> bool {
-        match &mut self.state {
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.state {
             State::Running { records, .. } => records.is_ready(),
             State::Waiting | State::Ended => false,
         }

@@ -33,18 +33,6 @@ impl Fields {
             }
         }
     }
-
-    /// All fields as a JSON object; bytes that are not UTF-8 are replaced.
-    pub(crate) fn to_json(&self) -> Map<String, Value> {
-        match self {
-            Self::Json(map) => map.clone(),
-            Self::Csv { names, values } => names
-                .iter()
-                .zip(values)
-                .map(|(name, value)| (name.clone(), String::from_utf8_lossy(value).into()))
-                .collect(),
-        }
-    }
 }
 
 /// How a record becomes an item.

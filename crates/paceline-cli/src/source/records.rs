@@ -139,9 +139,14 @@ impl Records {
         }
     }
 
-    /// Whether the next record is already here.
-    pub(super) fn is_ready(&mut self) -> bool {
-        self.search().is_some()
+    /// Whether the next record is known to be here, whole.
+    pub(super) fn is_ready(&self) -> bool {
+        self.found.is_some()
+    }
+
+    /// None once the input has ended and been given out.
+    pub(super) fn most(&self) -> Option<usize> {
+        (self.ended && self.start >= self.buffer.len()).then_some(0)
     }
 
     /// How much memory the buffer takes.
@@ -163,7 +168,10 @@ impl Records {
         loop {
             if let Some(end) = self.search() {
                 self.found = None;
-                return Ok(Next::Record(self.take(end, end + 1)));
+                let record = self.take(end, end + 1);
+                // So that whoever asks knows whether there is another one.
+                self.search();
+                return Ok(Next::Record(record));
             }
             if self.ended {
                 let end = self.buffer.len();

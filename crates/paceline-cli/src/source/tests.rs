@@ -123,7 +123,7 @@ fn a_csv_quote_that_never_ends_stays_bounded() {
     let content = [&b"a\n\""[..], &vec![b'\n'; LONGEST_ITEM + 10]].concat();
     let items = from_file(&content, Origin::Csv);
     assert_eq!(items.len(), 1);
-    assert_eq!(items[0].defect.as_ref().unwrap().kind(), "too-long");
+    assert!(matches!(items[0].defect.as_deref(), Some(Defect::TooLong { .. })));
 }
 
 #[test]
@@ -264,12 +264,12 @@ fn a_stop_ends_the_command_of_a_source() {
 fn what_is_there_can_be_taken_without_a_wait() {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut items = Items::lines(OwnedFd::from(reader), false, "a pipe", &interrupt());
-    assert!(!items.is_ready());
+    assert_eq!(items.size_hint().0, 0);
     (&writer).write_all(b"a\nb\nc").unwrap();
     assert!(matches!(items.step(), Ok(Step::Item(_))));
-    assert!(items.is_ready());
+    assert_eq!(items.size_hint().0, 1);
     assert!(matches!(items.step(), Ok(Step::Item(_))));
-    assert!(!items.is_ready());
+    assert_eq!(items.size_hint().0, 0);
     drop(writer);
     assert!(matches!(items.step(), Ok(Step::Item(_))));
     assert_eq!(items.step(), Ok(Step::End));

@@ -48,6 +48,7 @@ pub(super) enum Direction {
 }
 
 impl Http {
+    #[cfg(test)]
     pub(crate) fn new(limits: Limits) -> Self {
         Self(Arc::new(Shared { limits, ..Shared::default() }))
     }
