@@ -6,6 +6,7 @@
 use std::env;
 use std::error::Error;
 use std::fs;
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -80,6 +81,16 @@ fn everything() -> Checked {
     ensure(both.stdout().to_bytes()? == b"out\n", "standard output differs")?;
     // A shell without a current directory complains of that first.
     ensure(both.stderr().to_bytes()?.ends_with(b"err\n"), "standard error differs")?;
+
+    // What this program prints must not end up in a child's input.
+    let input = vec![b'i'; 300_000];
+    let mut child =
+        Command::new("cat").stdin(Stdin::from(input.as_slice())).stdout(Stdout::Capture).spawn()?;
+    let _ = io::stdout().write_all(b"printed\n");
+    let _ = io::stderr().write_all(b"printed\n");
+    let output = child.communicate(None)?;
+    ensure(output.stdout().to_bytes()? == input, "input differs")?;
+    drop(child);
 
     // A shell that writes to what should be nowhere, if it is open at all.
     let nowhere = Command::new("sh")

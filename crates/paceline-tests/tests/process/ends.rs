@@ -164,6 +164,29 @@ fn p33_a_signal_after_the_end_is_a_success_and_reaches_nobody() {
 }
 
 #[test]
+fn p33_a_signal_never_reaches_who_has_the_number_next() {
+    run(|world| {
+        for _ in 0..500 {
+            let child = world.command("true").spawn().unwrap();
+            child.wait().unwrap();
+            // Root can say which number comes next; others are spared this.
+            let last = (child.id() - 1).to_string();
+            if std::fs::write("/proc/sys/kernel/ns_last_pid", last).is_err() {
+                return;
+            }
+            let stranger = world.command("sleep").arg("30").spawn().unwrap();
+            if stranger.id() == child.id() {
+                child.kill().unwrap();
+                child.group().terminate().unwrap();
+                assert_eq!(stranger.wait_timeout(Duration::from_millis(100)).unwrap(), None);
+                return;
+            }
+        }
+        panic!("the number was always taken by somebody else");
+    });
+}
+
+#[test]
 fn p33_signals_and_reaping_may_race() {
     run(|world| {
         let until = Instant::now() + soak();
