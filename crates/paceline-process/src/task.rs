@@ -107,17 +107,21 @@ impl Child {
     {
         self.stdin = None;
         if self.output.is_none() {
-            self.register()?;
-            poll_fn(|cx| {
-                if let Poll::Ready(Err(error)) = self.poll_outputs(cx) {
-                    return Poll::Ready(Err(error));
-                }
-                self.poll_ended(cx)
-            })
-            .await?;
+            // A short child is often done by now, and need not be registered.
+            if self.group.look().is_none() {
+                self.register()?;
+                poll_fn(|cx| {
+                    if let Poll::Ready(Err(error)) = self.poll_outputs(cx) {
+                        return Poll::Ready(Err(error));
+                    }
+                    self.poll_ended(cx)
+                })
+                .await?;
+            }
             // The runtime may have yet to hear that the pipes are closed.
             self.advance()?;
             if !self.streams.outputs_ended() {
+                self.register()?;
                 let mut drain = pin!(drain());
                 poll_fn(|cx| {
                     if let Poll::Ready(result) = self.poll_outputs(cx) {
