@@ -202,7 +202,8 @@ impl Child {
                 return Err(self.timeout(limit.unwrap_or_default()));
             }
             if !more {
-                self.wait_for_any(&[], [deadline, drained_by].into_iter().flatten().min())?;
+                let until = [deadline, drained_by].into_iter().flatten().min();
+                self.wait_for_any(drained_by.is_some(), &[], until)?;
             }
         }
         Ok(self.completed())
@@ -239,13 +240,20 @@ impl Child {
 
     /// Waits until a stream can go on, a child or one of `others` has ended,
     /// or `deadline` has passed.
+    ///
+    /// Returns at once if all children have ended and the caller, who says
+    /// what it knows by `ended`, has yet to see it.
     pub(crate) fn wait_for_any(
         &self,
+        ended: bool,
         others: &[Member],
         deadline: Option<Instant>,
     ) -> Result<(), Error> {
-        let mut watched: Vec<_> = self.streams.watched().collect();
-        watched.extend(self.group.running().map(|pidfd| (pidfd, Watch::Readable)));
+        let mut watched: Vec<_> = self.group.watched().collect();
+        if watched.is_empty() && !ended {
+            return Ok(());
+        }
+        watched.extend(self.streams.watched());
         watched.extend(others.iter().map(|member| (member.pidfd.as_fd(), Watch::Readable)));
         linux::wait_any(&watched, deadline).map_err(|error| self.group.blame(error))
     }

@@ -153,17 +153,23 @@ impl Group {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return Ok(None);
             }
-            let running = self.running();
-            let watched: Vec<_> = running.map(|pidfd| (pidfd, Watch::Readable)).collect();
-            linux::wait_any(&watched, deadline).map_err(|error| self.blame(error))?;
+            let watched: Vec<_> = self.watched().collect();
+            // Another thread may have seen the end since: nothing to wait for.
+            if !watched.is_empty() {
+                linux::wait_any(&watched, deadline).map_err(|error| self.blame(error))?;
+            }
         }
     }
 
-    /// Returns the pidfds of the children that have not been seen to end.
-    pub(crate) fn running(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+    /// Returns what to wait for: the children nobody has seen to end.
+    ///
+    /// Empty once all were seen, which may be another thread's doing since
+    /// the last [`look`](Self::look): whoever waits for the end must look
+    /// again then.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Watch)> {
         let exits = self.state().exits.clone();
         let running = self.0.processes.iter().zip(exits).filter(|(_, exit)| exit.is_none());
-        running.map(|(process, _)| process.pidfd.as_fd())
+        running.map(|(process, _)| (process.pidfd.as_fd(), Watch::Readable))
     }
 
     /// Sends `signal` to every process of the group.

@@ -74,9 +74,16 @@ fn reap_until_idle(bell: &OwnedFd) {
             }
         }
         let mut watched = vec![(bell.as_fd(), Watch::Readable)];
-        watched.extend(
-            dying.iter().flat_map(|group| group.running().map(|pidfd| (pidfd, Watch::Readable))),
-        );
+        let mut all_seen = false;
+        for group in &dying {
+            let before = watched.len();
+            watched.extend(group.watched());
+            all_seen |= watched.len() == before;
+        }
+        if all_seen {
+            // By another thread, a moment ago: take it out before waiting.
+            continue;
+        }
         if linux::wait_any(&watched, None).is_err() {
             // Too many for one poll(2), or no memory: take them one by one.
             if let Some(group) = dying.pop() {

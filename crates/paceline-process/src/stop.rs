@@ -66,7 +66,8 @@ impl Child {
         loop {
             let more = self.advance()?;
             let mut others = Vec::new();
-            if self.group.look().is_some() {
+            let ended = self.group.look().is_some();
+            if ended {
                 others = self.group.descendants();
                 if others.is_empty() {
                     return Ok(true);
@@ -76,7 +77,7 @@ impl Child {
                 return Ok(false);
             }
             if !more {
-                self.wait_for_any(&others, deadline)?;
+                self.wait_for_any(ended, &others, deadline)?;
             }
         }
     }

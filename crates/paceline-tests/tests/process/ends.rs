@@ -206,6 +206,31 @@ fn p33_signals_and_reaping_may_race() {
 }
 
 #[test]
+fn p32_an_end_seen_by_one_thread_first_is_not_missed_by_another() {
+    run(|world| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let command = world.command("true").stdout(Stdout::Capture);
+        let until = Instant::now() + soak();
+        for round in 0.. {
+            if Instant::now() > until {
+                break;
+            }
+            let mut child = command.spawn().unwrap();
+            let group = child.group();
+            let looker = thread::spawn(move || while group.poll().is_none() {});
+            match round % 4 {
+                0 => assert!(child.communicate(None).unwrap().success()),
+                1 => assert!(child.stop(Duration::from_secs(60)).is_ok()),
+                2 => assert!(runtime.block_on(child.communicate_async()).unwrap().success()),
+                // The reaper must see it too.
+                _ => drop(child),
+            }
+            looker.join().unwrap();
+        }
+    });
+}
+
+#[test]
 fn p34_a_signal_comes_out_as_itself() {
     run(|world| {
         let cases = [(Signal::TERM, -15), (Signal::KILL, -9), (Signal::HUP, -1)];
