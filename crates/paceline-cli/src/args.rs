@@ -1,11 +1,13 @@
 //! The one definition of the command line, from which help, completions and
 //! the man page come as well.
 
-use std::{ffi::OsString, path::PathBuf, str::FromStr};
+use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use paceline::Halt;
+
+use crate::spec::{Workers, duration::parse_duration};
 
 /// Concurrent pipelines that find their own pace.
 ///
@@ -32,6 +34,8 @@ Exit status:
 pub(crate) enum Command {
     /// Push items through the stages of a pipeline file
     Run(Run),
+    /// Run one command for every item, or several in a row
+    Each(Each),
     /// Validate a pipeline file and show what it would do; run nothing
     Check(Check),
     /// Print a completion script for a shell
@@ -67,6 +71,105 @@ pub(crate) struct Run {
     pub(crate) halt: Option<HaltAt>,
 }
 
+/// Items are lines of standard input, unless `:::` or `-a` says otherwise.
+///
+/// The command is executed without a shell. In its words `{}` is the item,
+/// `{.}` the item without its last extension, `{/}` its last path component,
+/// `{//}` its directory, `{/.}` the last component without extension, `{#}`
+/// its number, `{%}` the slot of its worker, `{1}` the value from the first
+/// input source. Without any of these the item becomes the last argument.
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS, override_usage = "\
+paceline each [OPTIONS] COMMAND [ARG...]
+       paceline each [OPTIONS] COMMAND [ARG...] ::: VALUE... [::: VALUE...]
+       paceline each [OPTIONS] COMMAND [ARG...] :::: FILE...")]
+pub(crate) struct Each {
+    /// The command, and after `:::` values or after `::::` files; `:::+` and
+    /// `::::+` link to the source before
+    #[arg(
+        value_name = "COMMAND [ARG...] [::: VALUE...]",
+        required = true,
+        trailing_var_arg = true
+    )]
+    pub(crate) words: Vec<OsString>,
+    /// Read items from FILE, `-` for standard input; several are combined
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) arg_file: Vec<OsString>,
+    /// Items end with NUL and not with a newline
+    #[arg(short = '0', long)]
+    pub(crate) null: bool,
+    /// Leave out empty items
+    #[arg(long)]
+    pub(crate) skip_empty: bool,
+    /// How many jobs at once: a number, a percentage of the cores, or `auto`
+    #[arg(
+        short = 'j',
+        long,
+        visible_alias = "jobs",
+        value_name = "N|N%|auto",
+        default_value = "auto"
+    )]
+    pub(crate) workers: Width,
+    /// Print outputs in input order
+    #[arg(short = 'k', long, visible_alias = "keep-order")]
+    pub(crate) ordered: bool,
+    /// A further command, fed by the result of the one before
+    #[arg(long, value_name = "COMMAND")]
+    pub(crate) then: Vec<OsString>,
+    /// How many jobs of the `--then` commands at once
+    #[arg(long, value_name = "N|N%|auto")]
+    pub(crate) then_workers: Vec<Width>,
+    /// Give N items to a job, as arguments
+    #[arg(short = 'n', long = "batch", value_name = "N", default_value = "1", value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// The longest time of an attempt: 250ms, 30s, 5m, 1h
+    #[arg(long, value_name = "DUR", value_parser = positive_span)]
+    pub(crate) timeout: Option<Span>,
+    /// The time between asking a job to end and killing it
+    #[arg(long, value_name = "DUR", default_value = "5s")]
+    pub(crate) grace: Span,
+    /// How many extra attempts a failed item gets
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub(crate) retries: u32,
+    /// The wait before the first extra attempt; it doubles from one to the next
+    #[arg(long, value_name = "DUR", default_value = "0s")]
+    pub(crate) backoff: Span,
+    /// Stop when items fail: `soon` lets running jobs finish, `now` stops
+    /// them; after N failures, or when N% of the items answered have failed
+    #[arg(long, value_name = "soon|now[,fail=N|N%]")]
+    pub(crate) halt: Option<HaltAt>,
+    /// Begin each line of output with the item and a tab
+    #[arg(long)]
+    pub(crate) tag: bool,
+    /// Let jobs write straight to our output, which may mix
+    #[arg(short, long, conflicts_with_all = ["tag", "json", "ordered"])]
+    pub(crate) ungrouped: bool,
+    /// Print the commands, quoted for a shell; run nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Write a table of the jobs in the columns of GNU parallel's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) joblog: Option<PathBuf>,
+    /// Print one JSON object an item on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Run the command, given as one word, by `sh -c`; items stay data
+    #[arg(long)]
+    pub(crate) shell: bool,
+    /// Give the item on standard input and not as an argument
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// Use STR in place of `{}`
+    #[arg(short = 'I', long = "replace", value_name = "STR")]
+    pub(crate) replace: Option<OsString>,
+    /// When to show the live display on standard error
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) progress: When,
+    /// Leave out the display, the summary and the line for each failed item
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Check {
     /// The pipeline file
@@ -84,6 +187,77 @@ pub(crate) enum When {
     Auto,
     Always,
     Never,
+}
+
+/// The value of `--workers`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Width {
+    Auto,
+    Jobs(usize),
+    Percent(f64),
+}
+
+impl Width {
+    /// The workers of a stage of this width; a percentage is of the cores, and at least one.
+    pub(crate) fn workers(self) -> Workers {
+        match self {
+            Self::Auto => Workers::Auto,
+            Self::Jobs(jobs) => Workers::Fixed(jobs),
+            Self::Percent(percent) => {
+                let jobs = (paceline::cores() as f64 * percent / 100.0).round();
+                Workers::Fixed((jobs as usize).max(1))
+            }
+        }
+    }
+}
+
+/// The most jobs at once that are believed.
+const MOST_JOBS: usize = 1_000_000;
+
+impl FromStr for Width {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        if let Some(percent) = text.strip_suffix('%') {
+            return match percent.parse::<f64>() {
+                Ok(percent) if percent > 0.0 && percent <= 1e6 => Ok(Self::Percent(percent)),
+                _ => Err("a percentage is a number over 0".to_owned()),
+            };
+        }
+        match text.parse::<usize>() {
+            Ok(jobs) if (1..=MOST_JOBS).contains(&jobs) => Ok(Self::Jobs(jobs)),
+            _ => Err("it is a whole number of at least 1, a percentage, or `auto`".to_owned()),
+        }
+    }
+}
+
+/// A duration: `250ms`, `30s`, `5m`, `1h`, `1.5s`, or plain seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Span(pub(crate) Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        parse_duration(text).map(Self)
+    }
+}
+
+fn positive_span(text: &str) -> Result<Span, String> {
+    match text.parse::<Span>()? {
+        Span(Duration::ZERO) => Err("a timeout of 0 would let nothing run".to_owned()),
+        span => Ok(span),
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("it is a whole number of at least 1".to_owned()),
+    }
 }
 
 /// The value of `--halt`.

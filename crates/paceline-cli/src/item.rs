@@ -7,10 +7,11 @@
 //! Not here: where items come from (`source.rs`) and what is told of them
 //! (`report.rs`).
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, io, sync::Arc};
 
 use bytes::Bytes;
 use paceline::{FailureKind, Fault};
+use paceline_process::Captured;
 
 use crate::{
     source::{Defect, Item},
@@ -23,6 +24,8 @@ pub(crate) struct Origin {
     /// Counts from 1, in input order.
     pub(crate) seq: u64,
     pub(crate) item: Item,
+    /// The value of each input source, where there are several.
+    pub(crate) parts: Vec<Bytes>,
 }
 
 impl Origin {
@@ -57,13 +60,21 @@ pub(crate) struct Value {
     values: Vec<Bytes>,
     /// What each stage so far has made, in the order of the stages.
     results: Vec<Vec<Bytes>>,
+    /// What the last job wrote, where that is printed as it is.
+    output: Option<Arc<Captured>>,
 }
 
 impl Value {
     /// The value of an item that no stage has seen.
     pub(crate) fn new(origin: Arc<Origin>) -> Self {
-        let values = vec![origin.item.bytes.clone()];
-        Self { number: origin.seq, origins: vec![origin], values, results: Vec::new() }
+        let values = origin.parts.clone();
+        Self {
+            number: origin.seq,
+            origins: vec![origin],
+            values,
+            results: Vec::new(),
+            output: None,
+        }
     }
 
     /// Makes one value of those of a batch.
@@ -74,6 +85,7 @@ impl Value {
             number,
             values: Vec::new(),
             results: vec![Vec::new(); stages],
+            output: None,
         };
         for value in batch {
             merged.origins.extend(value.origins);
@@ -90,6 +102,32 @@ impl Value {
         self.values = vec![result.into()];
         self.results.push(self.values.clone());
         self
+    }
+
+    /// Becomes what the last job wrote.
+    pub(crate) fn printing(mut self, output: Arc<Captured>) -> Self {
+        self.output = Some(output);
+        self
+    }
+
+    /// What it came to: what the last job wrote without its last newline, or
+    /// what the last stage made of it.
+    ///
+    /// # Errors
+    ///
+    /// If an output that went to a file cannot be read back.
+    pub(crate) fn result(&self) -> io::Result<Cow<'_, [u8]>> {
+        let Some(output) = &self.output else { return Ok(self.bytes()) };
+        let mut bytes = output.to_bytes()?;
+        if bytes.last() == Some(&b'\n') {
+            bytes.pop();
+        }
+        Ok(Cow::Owned(bytes))
+    }
+
+    /// What the last job wrote, if it is to be printed as it is.
+    pub(crate) fn output(&self) -> Option<&Arc<Captured>> {
+        self.output.as_ref()
     }
 
     /// The bytes of a value that is not a batch's; a batch's joined by blanks.
@@ -129,7 +167,8 @@ impl Value {
         expand: impl FnOnce(&Values<'_>) -> Result<T, ExpandError>,
     ) -> Result<T, Fault> {
         let values: Vec<&[u8]> = self.values.iter().map(|value| &**value).collect();
-        let inputs: Vec<&[u8]> = self.origins.iter().map(|origin| &*origin.item.bytes).collect();
+        let inputs: Vec<&[u8]> =
+            self.origins.iter().flat_map(|origin| &origin.parts).map(|part| &**part).collect();
         let names = |name: &str| self.named(stages, name);
         let names: &Lookup<'_> = &names;
         let all = Values {

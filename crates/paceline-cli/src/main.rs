@@ -7,6 +7,7 @@
 mod args;
 mod commands;
 mod exit_code;
+mod inputs;
 mod item;
 mod message;
 mod output_file;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> Result<ExitCode, Problem> {
     match command {
         Command::Run(args) => commands::run::run(args),
+        Command::Each(args) => commands::each::each(args),
         Command::Check(args) => commands::check::check(args),
         Command::Completions { shell } => printed(commands::generate::completions(shell)),
         Command::Man => printed(commands::generate::man()),
@@ -55,12 +57,14 @@ fn run(command: Command) -> Result<ExitCode, Problem> {
 fn printed(written: io::Result<()>) -> Result<ExitCode, Problem> {
     match written {
         Ok(()) => Ok(ExitCode::from(exit_code::OK)),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-            Ok(ExitCode::from(signals::end_by_broken_pipe()))
-        }
-        Err(error) => {
-            let reason = reason(&error);
-            Err(Problem::new(format!("could not write to standard output: {reason}")))
-        }
+        Err(error) => unprinted(&error),
     }
+}
+
+/// How a command ends whose output could not be written.
+fn unprinted(error: &io::Error) -> Result<ExitCode, Problem> {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return Ok(ExitCode::from(signals::end_by_broken_pipe()));
+    }
+    Err(Problem::new(format!("could not write to standard output: {}", reason(error))))
 }

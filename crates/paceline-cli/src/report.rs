@@ -8,21 +8,27 @@
 
 use std::{
     collections::HashMap,
+    ffi::OsString,
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use paceline::{Ending, Failure, ItemId, Observer, StageEnded};
+use paceline_process::{Captured, Output};
 
 use crate::{item::Origin, message::harmless};
 
 pub(crate) mod console;
 pub(crate) mod display;
 pub(crate) mod faults;
+pub(crate) mod job_log;
 pub(crate) mod json;
 pub(crate) mod summary;
+pub(crate) mod tag;
 
 pub(crate) use console::Console;
+pub(crate) use job_log::JobLog;
 
 /// Keeps the items inside, and tells of those that fail.
 #[derive(Debug)]
@@ -32,6 +38,9 @@ pub(crate) struct Reporter {
     tells_failures: bool,
     /// Whether what the stages did is kept for `--json`.
     keeps_records: bool,
+    /// Whether each line of a job's output begins with its item.
+    tags: bool,
+    log: Option<JobLog>,
     inside: Mutex<HashMap<u64, Tracked>>,
     unfinished: Mutex<Vec<Tracked>>,
 }
@@ -56,14 +65,40 @@ pub(crate) struct StageRecord {
 }
 
 impl Reporter {
-    pub(crate) fn new(console: Console, tells_failures: bool, keeps_records: bool) -> Self {
+    pub(crate) fn new(console: Console) -> Self {
         Self {
             console,
-            tells_failures,
-            keeps_records,
+            tells_failures: true,
+            keeps_records: false,
+            tags: false,
+            log: None,
             inside: Mutex::default(),
             unfinished: Mutex::default(),
         }
+    }
+
+    /// Leaves out the line for each failed item, if `quiet`.
+    pub(crate) fn quiet(mut self, quiet: bool) -> Self {
+        self.tells_failures = !quiet;
+        self
+    }
+
+    /// Keeps what each stage did with an item, if `keeps`.
+    pub(crate) fn recording(mut self, keeps: bool) -> Self {
+        self.keeps_records = keeps;
+        self
+    }
+
+    /// Begins each line of a job's output with its item, if `tags`.
+    pub(crate) fn tagging(mut self, tags: bool) -> Self {
+        self.tags = tags;
+        self
+    }
+
+    /// Logs each job in `log`.
+    pub(crate) fn logging(mut self, log: Option<JobLog>) -> Self {
+        self.log = log;
+        self
     }
 
     pub(crate) fn console(&self) -> &Console {
@@ -95,6 +130,35 @@ impl Reporter {
                 harmless(stage.as_bytes())
             ));
         }
+    }
+
+    /// What begins each line of these items' output, if anything does.
+    pub(crate) fn tag(&self, origins: &[Arc<Origin>]) -> Option<Vec<u8>> {
+        self.tags.then(|| tag::of(origins))
+    }
+
+    /// Passes on what a job wrote to its standard error.
+    pub(crate) fn pass_on(&self, origins: &[Arc<Origin>], output: &Captured) {
+        self.console.pass_on(output, self.tag(origins).as_deref());
+    }
+
+    /// Notes that a job for these items is about to start.
+    pub(crate) fn job_starts(&self, origins: &[Arc<Origin>], commands: &[Vec<OsString>]) {
+        if let (Some(log), Some(first)) = (&self.log, origins.first()) {
+            log.starts(first.seq, commands);
+        }
+    }
+
+    /// Notes how much a job has written.
+    pub(crate) fn job_ended(&self, origins: &[Arc<Origin>], output: &Output) {
+        if let (Some(log), Some(first)) = (&self.log, origins.first()) {
+            log.received(first.seq, output.stdout().len());
+        }
+    }
+
+    /// Why the job log could not be written, if it could not.
+    pub(crate) fn log_trouble(&self) -> Option<io::Error> {
+        self.log.as_ref().and_then(JobLog::take_trouble)
     }
 
     /// What is known of these items, in order.
@@ -132,6 +196,9 @@ impl Reporter {
 
 impl Observer for Reporter {
     fn stage_ended(&self, event: &StageEnded<'_>) {
+        if let Some(log) = &self.log {
+            log.ended(event);
+        }
         self.change(event.item.sequence_numbers().into_iter(), |tracked| {
             tracked.stages.push(StageRecord {
                 name: event.name.to_owned(),

@@ -11,6 +11,9 @@ use std::{
 };
 
 use paceline::Stop;
+use paceline_process::Captured;
+
+use crate::report::tag::Tagged;
 
 /// The way to standard output.
 #[derive(Debug)]
@@ -39,23 +42,49 @@ impl Results {
 
     /// Writes a result and a newline, in one piece.
     pub(crate) fn line(&mut self, result: &[u8]) {
+        let mut line = std::mem::take(&mut self.line);
+        line.clear();
+        line.extend_from_slice(result);
+        line.push(b'\n');
+        self.write(|out| out.write_all(&line));
+        self.line = line;
+    }
+
+    /// Writes what a job has written, as it is or each line behind `tag`.
+    pub(crate) fn output(&mut self, output: &Captured, tag: Option<&[u8]>) {
+        if output.is_empty() {
+            return;
+        }
+        self.write(|out| match tag {
+            None => output.write_to(out),
+            Some(tag) => {
+                let mut tagged = Tagged::new(io::BufWriter::new(out), tag);
+                output.write_to(&mut tagged)?;
+                tagged.finish()
+            }
+        });
+    }
+
+    fn write(&mut self, write: impl FnOnce(&mut File) -> io::Result<()>) {
         if self.trouble.is_some() {
             return;
         }
-        self.line.clear();
-        self.line.extend_from_slice(result);
-        self.line.push(b'\n');
         let written = match &mut self.out {
-            Ok(out) => out.write_all(&self.line),
+            Ok(out) => write(out),
             Err(error) => Err(io::Error::from(error.kind())),
         };
         if let Err(error) = written {
-            self.trouble = Some(match error.kind() {
-                io::ErrorKind::BrokenPipe => Trouble::ReaderGone,
-                _ => Trouble::Failed(error),
-            });
-            self.stop.cancel();
+            self.failed(error);
         }
+    }
+
+    /// Notes that nothing more can be written, and stops the run.
+    pub(crate) fn failed(&mut self, error: io::Error) {
+        self.trouble = Some(match error.kind() {
+            io::ErrorKind::BrokenPipe => Trouble::ReaderGone,
+            _ => Trouble::Failed(error),
+        });
+        self.stop.cancel();
     }
 
     /// What went wrong, if something did.

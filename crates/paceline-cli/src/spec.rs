@@ -163,6 +163,31 @@ pub(crate) struct Put {
     pub(crate) url: UrlTemplate,
 }
 
+impl Stage {
+    /// A stage of a command on the command line, with nothing else said.
+    pub(crate) fn of_command(name: String, work: Work) -> Self {
+        let nowhere = Place::find("the command line", "", 0..0);
+        Self {
+            name,
+            work,
+            to: None,
+            workers: Workers::Auto,
+            queue: None,
+            timeout: None,
+            grace: stage::GRACE,
+            retry: Retry::default(),
+            stdin: false,
+            ordered: false,
+            batch: None,
+            cwd: None,
+            env: Vec::new(),
+            definition: String::new(),
+            place: nowhere.clone(),
+            work_place: nowhere,
+        }
+    }
+}
+
 impl Work {
     /// The key of the file that says this work.
     pub(crate) fn key(&self) -> &'static str {

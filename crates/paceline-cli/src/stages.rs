@@ -31,11 +31,18 @@ mod command;
 /// file does not say.
 const WAITING_WORKERS: usize = 16;
 
+/// Larger outputs go to an unlinked file.
+const SPILL_AFTER: usize = 1 << 20;
+
 /// What all stages of a run share.
 #[derive(Debug)]
 pub(crate) struct Workshop {
-    /// The folder of the pipeline file, absolute.
+    /// The folder that names in files and outputs are relative to, absolute.
     pub(crate) folder: PathBuf,
+    /// Where jobs run, if not where this program does.
+    pub(crate) jobs_run_in: Option<PathBuf>,
+    /// How much of a job's output is kept in memory; the rest goes to a file.
+    pub(crate) spill_after: usize,
     /// `PACELINE_RUN`
     pub(crate) run: String,
     /// The names of the stages, in order.
@@ -49,24 +56,36 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
+    /// The workshop of a pipeline file.
+    ///
     /// # Errors
     ///
-    /// If the working directory is gone and `folder` is relative to it.
-    pub(crate) fn new(
-        pipeline: &spec::Pipeline,
+    /// If the working directory is gone and the file's folder is relative to it.
+    pub(crate) fn of_file(
+        file: &spec::Pipeline,
         reporter: Arc<Reporter>,
     ) -> std::io::Result<Arc<Self>> {
+        let folder = std::path::absolute(&file.folder)?;
+        let stages = file.stages.iter().map(|stage| stage.name.clone()).collect();
+        let jobs_run_in = Some(folder.clone());
+        Ok(Arc::new(Self { jobs_run_in, ..Self::new(folder, stages, reporter) }))
+    }
+
+    /// A workshop whose jobs run where this program does.
+    pub(crate) fn new(folder: PathBuf, stages: Vec<String>, reporter: Arc<Reporter>) -> Self {
         let http = Http::default();
-        Ok(Arc::new(Self {
-            folder: std::path::absolute(&pipeline.folder)?,
+        Self {
+            folder,
+            jobs_run_in: None,
+            spill_after: SPILL_AFTER,
             run: run_id(),
-            stages: pipeline.stages.iter().map(|stage| stage.name.clone()).collect(),
+            stages,
             claims: Claims::default(),
             stores: Stores::new(http.clone()),
             http,
             reporter,
             jobs: AtomicU64::new(0),
-        }))
+        }
     }
 
     fn next_job(&self) -> u64 {
@@ -98,6 +117,19 @@ pub(crate) struct Step {
     pub(crate) shop: Arc<Workshop>,
     /// Whether results are given as absolute paths, since a later stage runs elsewhere.
     pub(crate) absolute: bool,
+    /// What becomes of its jobs' output.
+    pub(crate) prints: Prints,
+}
+
+/// What becomes of the standard output of a stage's jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Prints {
+    /// It is the result, or becomes the file.
+    Nothing,
+    /// It is printed as it is, in one piece.
+    Whole,
+    /// The jobs write straight to ours.
+    Directly,
 }
 
 impl Step {
@@ -120,13 +152,15 @@ impl Step {
     }
 }
 
-/// Adds the stages of the file, in order.
+/// Adds the stages, in order; `last_prints` says what becomes of the last one's output.
 pub(crate) fn add_all(
     items: Pipeline<'static, Value>,
     stages: &[Stage],
     shop: &Arc<Workshop>,
+    last_prints: Prints,
 ) -> Pipeline<'static, Value, Value> {
     let step = |index: usize| Step {
+        prints: if index + 1 == stages.len() { last_prints } else { Prints::Nothing },
         stage: Arc::new(stages[index].clone()),
         shop: shop.clone(),
         absolute: stages[index + 1..].iter().any(|later| later.cwd.is_some()),

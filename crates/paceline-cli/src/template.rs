@@ -34,6 +34,7 @@ pub(crate) enum Dialect<'r> {
 
 impl Dialect<'_> {
     /// The dialect of `paceline each` without `-I`.
+    #[cfg(test)]
     pub(crate) const EACH: Self = Self::Each { replace: b"{}" };
 }
 

@@ -132,6 +132,16 @@ impl Fault {
         self.kind
     }
 
+    /// Returns the exit status of the child that failed, if it is known.
+    pub fn code(&self) -> Option<i32> {
+        self.code
+    }
+
+    /// Returns the signal that ended the child that failed, if it is known.
+    pub fn signal(&self) -> Option<i32> {
+        self.signal
+    }
+
     /// Returns whether another attempt cannot help.
     pub fn is_permanent(&self) -> bool {
         self.permanent

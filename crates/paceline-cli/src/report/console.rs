@@ -9,6 +9,8 @@ use std::{
 use indicatif::ProgressBar;
 use paceline_process::Captured;
 
+use super::tag::Tagged;
+
 /// The way to standard error. Clones are the same one.
 ///
 /// What cannot be written there is lost: there is no better place to say so.
@@ -30,11 +32,20 @@ impl Console {
         });
     }
 
-    /// Passes on what a job wrote to its standard error, byte by byte.
-    pub(crate) fn pass_on(&self, output: &Captured) {
-        if !output.is_empty() {
-            self.write(|mut stderr| output.write_to(&mut stderr));
+    /// Passes on what a job wrote to its standard error, byte by byte, or each
+    /// line behind `tag`.
+    pub(crate) fn pass_on(&self, output: &Captured, tag: Option<&[u8]>) {
+        if output.is_empty() {
+            return;
         }
+        self.write(|mut stderr| match tag {
+            None => output.write_to(&mut stderr),
+            Some(tag) => {
+                let mut tagged = Tagged::new(stderr, tag);
+                output.write_to(&mut tagged)?;
+                tagged.finish()
+            }
+        });
     }
 
     fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {

@@ -1,9 +1,9 @@
 //! Failures in words, and the program's own failures as those of the engine.
 
-use std::error::Error;
+use std::{error::Error, fmt, sync::Arc};
 
 use paceline::{Failure, FailureKind, Fault};
-use paceline_process::{ErrorKind, ExitError};
+use paceline_process::{Captured, ErrorKind, ExitError, Output};
 
 use crate::{
     message::harmless,
@@ -25,7 +25,7 @@ pub(crate) fn of_step(error: StepError) -> Fault {
 
 /// Makes a failure of a stage's command one of the engine's. A script is
 /// named by what it is, for its text would fill the line.
-pub(crate) fn of_exit(stage: &Stage, error: ExitError) -> Fault {
+pub(crate) fn of_exit(stage: &Stage, error: &ExitError) -> Fault {
     let said = match stage.work {
         Work::Shell(_) => error.exit().to_string(),
         _ => error.to_string(),
@@ -33,6 +33,34 @@ pub(crate) fn of_exit(stage: &Stage, error: ExitError) -> Fault {
     let (code, signal) = (error.exit().code(), error.exit().signal());
     let kind = if signal.is_some() { FailureKind::Signal } else { FailureKind::Exit };
     Fault::new(kind, said).with_code(code).with_signal(signal.map(|signal| signal.as_raw()))
+}
+
+/// A job that failed, and what it had written to its standard output.
+#[derive(Debug)]
+pub(crate) struct JobFailed {
+    message: String,
+    output: Arc<Captured>,
+}
+
+impl fmt::Display for JobFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl Error for JobFailed {}
+
+/// Lets a fault carry the job's output to where it is printed.
+pub(crate) fn with_output(fault: Fault, output: Output) -> Fault {
+    let output = Arc::new(output.into_streams().0);
+    let (code, signal) = (fault.code(), fault.signal());
+    let cause = JobFailed { message: fault.to_string(), output };
+    Fault::new(fault.kind(), cause).with_code(code).with_signal(signal)
+}
+
+/// What the failed job had written, if that is to be printed as it is.
+pub(crate) fn output(failure: &Failure) -> Option<&Arc<Captured>> {
+    failure.cause().downcast_ref::<JobFailed>().map(|failed| &failed.output)
 }
 
 /// Tells where and why an item failed, on one line.

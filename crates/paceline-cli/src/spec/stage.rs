@@ -28,7 +28,7 @@ const MOST_WORKERS: u64 = 1_000_000;
 const MOST_QUEUED: u64 = 1_000_000_000;
 
 /// How long a job may take to end when it is asked to, unless the stage says.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 
 /// The stage's name, if it has a proper one.
 pub(super) fn name_of(table: &Table<'_>) -> Option<String> {

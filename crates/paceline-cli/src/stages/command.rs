@@ -6,7 +6,7 @@ use paceline::{
     Attempt, BoxError, Chain, Command, FailureKind, Fault, Job, Output, Stderr, Stdin, Stdout,
 };
 
-use super::{Step, job_environment};
+use super::{Prints, Step, job_environment};
 use crate::{
     item::Value,
     output_file::{OutputFile, ReservedFile},
@@ -30,17 +30,6 @@ pub(super) enum Making {
     Captured(OutputFile),
     /// The command makes the file under the name it is given.
     Reserved(ReservedFile),
-}
-
-impl Making {
-    /// Where the last command's standard output goes.
-    fn stdout(&self) -> Result<Stdout, Fault> {
-        let Self::Captured(output) = self else { return Ok(Stdout::Capture) };
-        match output.file().try_clone() {
-            Ok(file) => Ok(Stdout::File(Arc::new(file))),
-            Err(error) => Err(faults::of_step(output.write_failed(error))),
-        }
-    }
 }
 
 impl Commands {
@@ -85,13 +74,39 @@ impl Commands {
         })
     }
 
+    /// Where the last command's standard output goes.
+    fn stdout(&self, making: &Making) -> Result<Stdout, Fault> {
+        match making {
+            Making::Captured(output) => match output.file().try_clone() {
+                Ok(file) => Ok(Stdout::File(Arc::new(file))),
+                Err(error) => Err(faults::of_step(output.write_failed(error))),
+            },
+            _ if self.step.prints == Prints::Directly => Ok(Stdout::Inherit),
+            _ => Ok(Stdout::Capture),
+        }
+    }
+
+    /// Tells on what is known of every job that has ended, however it did.
+    fn tell(&self, value: &Value, output: &Output) {
+        let reporter = &self.step.shop.reporter;
+        reporter.pass_on(&value.origins, output.stderr());
+        reporter.job_ended(&value.origins, output);
+        if output.is_leaky() {
+            reporter.leaky(&value.origins, &self.step.stage.name);
+        }
+    }
+
     fn command(&self, arguments: Vec<OsString>, environment: &[(&str, String)]) -> Command {
         let stage = &self.step.stage;
-        let cwd = match &stage.cwd {
-            Some(cwd) => self.step.shop.folder.join(cwd),
-            None => self.step.shop.folder.clone(),
-        };
-        let mut command = Command::from_argv(arguments).cwd(cwd).stderr(Stderr::Capture);
+        let mut command = Command::from_argv(arguments);
+        match (&stage.cwd, &self.step.shop.jobs_run_in) {
+            (Some(cwd), _) => command = command.cwd(self.step.shop.folder.join(cwd)),
+            (None, Some(folder)) => command = command.cwd(folder),
+            (None, None) => {}
+        }
+        if self.step.prints != Prints::Directly {
+            command = command.stderr(Stderr::Capture);
+        }
         for (name, value) in environment {
             command = command.env(name, value);
         }
@@ -114,7 +129,9 @@ impl Job<Value> for Commands {
             _ => None,
         };
         let arguments = self.arguments(value, attempt.slot(), out)?;
+        self.step.shop.reporter.job_starts(&value.origins, &arguments);
         let environment = job_environment(&self.step, value, attempt);
+        let spill = self.step.shop.spill_after;
         let mut commands = Vec::with_capacity(arguments.len());
         let last = arguments.len() - 1;
         for (index, arguments) in arguments.into_iter().enumerate() {
@@ -123,33 +140,46 @@ impl Job<Value> for Commands {
                 command = command.stdin(Stdin::from(value.bytes().into_owned()));
             }
             if index == last {
-                command = command.stdout(making.stdout()?);
+                command = command.stdout(self.stdout(&making)?);
             }
-            commands.push(command);
+            commands.push(command.spill_after(spill));
         }
         Ok((Chain::new(commands), making))
     }
 
-    fn ended(&self, value: &Value, output: &Output) {
-        let reporter = &self.step.shop.reporter;
-        reporter.console().pass_on(output.stderr());
-        if output.is_leaky() {
-            reporter.leaky(&value.origins, &self.step.stage.name);
+    fn stopped(&self, value: &Value, output: Output, fault: Fault) -> Fault {
+        self.tell(value, &output);
+        match self.step.prints {
+            Prints::Nothing => fault,
+            Prints::Whole | Prints::Directly => faults::with_output(fault, output),
         }
     }
 
     fn finish(&self, value: Value, making: Making, output: Output) -> Result<Value, BoxError> {
-        let output = output.check().map_err(|error| faults::of_exit(&self.step.stage, error))?;
+        self.tell(&value, &output);
+        let output = match output.check() {
+            Ok(output) => output,
+            Err(error) => {
+                let fault = faults::of_exit(&self.step.stage, &error);
+                return Err(match self.step.prints {
+                    Prints::Nothing => fault,
+                    Prints::Whole | Prints::Directly => {
+                        faults::with_output(fault, error.into_output())
+                    }
+                }
+                .into());
+            }
+        };
         let result = match making {
+            Making::Nothing if self.step.prints != Prints::Nothing => {
+                return Ok(value.printing(Arc::new(output.into_streams().0)));
+            }
             Making::Nothing => {
                 let (stdout, _) = output.into_streams();
-                let mut bytes = stdout.into_bytes().map_err(|error| {
+                let bytes = stdout.into_bytes().map_err(|error| {
                     Fault::new(FailureKind::Io, format!("could not read the output: {error}"))
                 })?;
-                if bytes.last() == Some(&b'\n') {
-                    bytes.pop();
-                }
-                bytes
+                without_last_newline(bytes)
             }
             Making::Captured(file) => {
                 let result = self.step.path_result(file.spelled());
@@ -164,4 +194,11 @@ impl Job<Value> for Commands {
         };
         Ok(value.then(result))
     }
+}
+
+fn without_last_newline(mut bytes: Vec<u8>) -> Vec<u8> {
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+    }
+    bytes
 }

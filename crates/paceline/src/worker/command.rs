@@ -70,9 +70,11 @@ pub trait Job<In>: Send + Sync {
     /// Whatever makes this attempt fail before anything is run.
     fn start(&self, item: &In, attempt: &Attempt) -> Result<(Chain, Self::State), BoxError>;
 
-    /// Sees the output of every attempt whose children have ended, before it
-    /// is judged; also of one that was stopped at its timeout.
-    fn ended(&self, _item: &In, _output: &Output) {}
+    /// Makes the fault of an attempt that was stopped, at its timeout or with
+    /// the run, from the one that says so and what the children had put out.
+    fn stopped(&self, _item: &In, _output: Output, fault: Fault) -> Fault {
+        fault
+    }
 
     /// Makes the result of the output of an attempt that ended by itself.
     ///
@@ -103,12 +105,8 @@ where
         };
         let cpu = u64::try_from(output.cpu().as_nanos()).unwrap_or(u64::MAX);
         surroundings.shard.cpu.fetch_add(cpu, Ordering::Relaxed);
-        caught(|| {
-            self.0.ended(&item, &output);
-            Ok(())
-        })?;
         match why_not {
-            Some(fault) => Err(fault),
+            Some(fault) => Err(caught(|| Ok(self.0.stopped(&item, output, fault)))?),
             None => caught(|| self.0.finish(item, state, output)),
         }
     }

@@ -1,0 +1,216 @@
+//! What `run` and `each` have in common: a pipeline is run under the watch
+//! of signals and a display, its results go out, and its end decides the
+//! status.
+
+use std::{
+    io::{self, IsTerminal},
+    process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use paceline::{Failure, Halt, Pipeline, Stop, Summary};
+
+use crate::{
+    args::When,
+    exit_code,
+    item::{Origin, Value},
+    message::{Problem, harmless, reason},
+    report::{Reporter, display::Display, faults, json, summary},
+    results::{Results, Trouble},
+    signals::{self, Controls, Watch},
+    source::{Interrupt, Item, SourceError},
+};
+
+/// How a run is watched and told of.
+pub(crate) struct Options {
+    /// What the display calls it.
+    pub(crate) name: String,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+    pub(crate) progress: When,
+    pub(crate) halt: Option<Halt>,
+    /// Whether the summary is told of a run without trouble that no terminal sees.
+    pub(crate) always_sums_up: bool,
+    pub(crate) reporter: Arc<Reporter>,
+    /// What wakes the source when the run is stopped.
+    pub(crate) interrupt: Interrupt,
+}
+
+/// An item and the value of each input source.
+pub(crate) type Input = Result<(Item, Vec<Bytes>), SourceError>;
+
+/// Runs the stages that `build` adds, on `inputs`.
+///
+/// # Errors
+///
+/// If it cannot begin.
+pub(crate) fn drive<I>(
+    options: Options,
+    inputs: I,
+    build: impl FnOnce(Pipeline<'static, Value>) -> Pipeline<'static, Value, Value>,
+) -> Result<ExitCode, Problem>
+where
+    I: Iterator<Item = Input> + Send + 'static,
+{
+    let Options { reporter, interrupt, .. } = options;
+    let console = reporter.console().clone();
+    let stop = Stop::new();
+    stop.when_stopped(move || interrupt.stop());
+    let source_error = Arc::default();
+    let taken =
+        Taken { inputs, taken: 0, reporter: reporter.clone(), error: Arc::clone(&source_error) };
+    let mut pipeline = build(Pipeline::from_iter(taken)).stop(&stop).observer(reporter.clone());
+    if let Some(halt) = options.halt {
+        pipeline = pipeline.halt(halt);
+    }
+    let controls = Controls {
+        stop: stop.clone(),
+        monitor: pipeline.monitor(),
+        console: console.clone(),
+        is_quiet: options.quiet,
+    };
+    let watch = Watch::begin(controls).map_err(cannot_begin)?;
+    let when = if options.quiet { When::Never } else { options.progress };
+    let display = Display::show(&options.name, when, &console, pipeline.monitor());
+
+    let results = Arc::new(Mutex::new(Results::new(stop)));
+    let printer =
+        Printer { results: results.clone(), reporter: reporter.clone(), json: options.json };
+    let ended = pipeline.for_each_outcome(move |outcome| printer.print(outcome)).run();
+    drop(display);
+
+    let mut results = lock(&results);
+    if options.json {
+        for tracked in reporter.take_unfinished() {
+            results.line(json::unfinished(&tracked).to_string().as_bytes());
+        }
+    }
+    if let Ok(summary) = &ended
+        && !options.quiet
+        && (options.always_sums_up || !summary.is_complete() || io::stderr().is_terminal())
+    {
+        console.line(summary::text(summary).trim_end());
+    }
+    let trouble = results.take_trouble();
+    let source_error = lock(&source_error).take();
+    Ok(ExitCode::from(status(ended, trouble, source_error, &watch, &reporter)))
+}
+
+/// The problem of a process that lacks what every run needs.
+pub(crate) fn cannot_begin(error: io::Error) -> Problem {
+    Problem::new(format!("cannot begin: {}", reason(&error)))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The items of the source, numbered and known to the reporter.
+struct Taken<I> {
+    inputs: I,
+    taken: u64,
+    reporter: Arc<Reporter>,
+    error: Arc<Mutex<Option<SourceError>>>,
+}
+
+impl<I: Iterator<Item = Input>> Iterator for Taken<I> {
+    type Item = Value;
+
+    fn next(&mut self) -> Option<Value> {
+        match self.inputs.next()? {
+            Ok((item, parts)) => {
+                self.taken += 1;
+                let origin = Arc::new(Origin { seq: self.taken, item, parts });
+                self.reporter.taken(&origin);
+                Some(Value::new(origin))
+            }
+            Err(error) => {
+                *lock(&self.error) = Some(error);
+                None
+            }
+        }
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.inputs.size_hint()
+    }
+}
+
+/// Puts what became of the items on standard output.
+struct Printer {
+    results: Arc<Mutex<Results>>,
+    reporter: Arc<Reporter>,
+    json: bool,
+}
+
+impl Printer {
+    fn print(&self, outcome: Result<Value, Failure>) {
+        let mut results = lock(&self.results);
+        match outcome {
+            Ok(value) if self.json => {
+                let numbers: Vec<u64> = value.origins.iter().map(|origin| origin.seq).collect();
+                let tracked = self.reporter.tracked(&numbers);
+                match value.result() {
+                    Ok(result) => {
+                        results.line(json::ok(&tracked, &result).to_string().as_bytes());
+                    }
+                    Err(error) => results.failed(error),
+                }
+            }
+            Ok(value) => match value.output() {
+                Some(output) => {
+                    results.output(output, self.reporter.tag(&value.origins).as_deref());
+                }
+                None => results.line(&value.bytes()),
+            },
+            Err(failure) => {
+                let tracked = self.reporter.tracked(&failure.item().sequence_numbers());
+                if self.json {
+                    results.line(json::failed(&tracked, &failure).to_string().as_bytes());
+                } else if let Some(output) = faults::output(&failure) {
+                    let origins: Vec<_> =
+                        tracked.into_iter().map(|tracked| tracked.origin).collect();
+                    results.output(output, self.reporter.tag(&origins).as_deref());
+                }
+            }
+        }
+    }
+}
+
+/// Decides how the program ends, and says why where that is not told yet.
+fn status(
+    ended: Result<Summary, paceline::Error>,
+    trouble: Option<Trouble>,
+    source_error: Option<SourceError>,
+    watch: &Watch,
+    reporter: &Reporter,
+) -> u8 {
+    let console = reporter.console();
+    if let Some(signal) = watch.signal() {
+        return signals::end_by(signal);
+    }
+    if watch.is_reader_gone() || matches!(trouble, Some(Trouble::ReaderGone)) {
+        return signals::end_by_broken_pipe();
+    }
+    if let Some(Trouble::Failed(error)) = trouble {
+        let reason = reason(&error);
+        console.line(&format!("error: could not write to standard output: {reason}"));
+        return exit_code::TROUBLE;
+    }
+    if let Some(error) = reporter.log_trouble() {
+        console.line(&format!("error: could not write to the job log: {}", reason(&error)));
+        return exit_code::TROUBLE;
+    }
+    if let Some(error) = source_error {
+        console.line(&format!("error: {error}"));
+        return exit_code::TROUBLE;
+    }
+    match ended {
+        Ok(summary) => exit_code::of(&summary),
+        Err(error) => {
+            console.line(&format!("error: {}", harmless(error.to_string().as_bytes())));
+            exit_code::TROUBLE
+        }
+    }
+}

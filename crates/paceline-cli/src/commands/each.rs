@@ -1,0 +1,207 @@
+//! `paceline each`: one command for every item, or several in a row.
+//!
+//! A pipeline like that of a file: each command is a stage, and what the last
+//! one's jobs write is printed as it is.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, Write},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use crate::{
+    args::{self, Width},
+    commands::drive::{Input, Options, cannot_begin, drive},
+    exit_code,
+    inputs::{self, Said},
+    message::{Problem, reason},
+    report::{Console, JobLog, Reporter},
+    source::Interrupt,
+    spec::{Batch, Retry, Stage, Work, Workers},
+    stages::{self, Prints, Workshop},
+    template::{CommandTemplate, Dialect, ShellTemplate, Values},
+    words,
+};
+
+/// Runs the command.
+///
+/// # Errors
+///
+/// Whatever is wrong before anything is run.
+pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
+    let (command, mut said) = inputs::divide(args.words.clone());
+    said.splice(0..0, args.arg_file.iter().cloned().map(Said::file));
+    let stages = stages_of(&args, &command)?;
+    let interrupt = Interrupt::new().map_err(cannot_begin)?;
+    let inputs = inputs::open(said, args.null, args.skip_empty, &interrupt)?;
+    if args.dry_run {
+        return dry_run(&stages, inputs);
+    }
+    let log = match &args.joblog {
+        Some(path) => Some(JobLog::create(path).map_err(|error| cannot_log(path, &error))?),
+        None => None,
+    };
+    let reporter = Arc::new(
+        Reporter::new(Console::default())
+            .quiet(args.quiet)
+            .recording(args.json)
+            .tagging(args.tag)
+            .logging(log),
+    );
+    let folder = std::path::absolute(".").map_err(cannot_begin)?;
+    let names = stages.iter().map(|stage| stage.name.clone()).collect();
+    let mut shop = Workshop::new(folder, names, reporter.clone());
+    if args.ordered {
+        shop.spill_after = SPILL_AFTER_IN_ORDER;
+    }
+    let shop = Arc::new(shop);
+    let options = Options {
+        name: stages[0].name.clone(),
+        json: args.json,
+        quiet: args.quiet,
+        progress: args.progress,
+        halt: args.halt.map(|halt| halt.0),
+        always_sums_up: false,
+        reporter,
+        interrupt,
+    };
+    let prints = if args.ungrouped && !args.json { Prints::Directly } else { Prints::Whole };
+    drive(options, inputs, |items| stages::add_all(items, &stages, &shop, prints))
+}
+
+/// With the order kept, outputs wait for those before them: most of each waits in a file.
+const SPILL_AFTER_IN_ORDER: usize = 64 << 10;
+
+fn cannot_log(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(format!("cannot write the job log `{}`: {}", path.display(), reason(error)))
+}
+
+/// The stages that the command line says.
+fn stages_of(args: &args::Each, command: &[OsString]) -> Result<Vec<Stage>, Problem> {
+    let mut stages: Vec<Stage> = Vec::new();
+    let commands =
+        std::iter::once(command.to_vec()).chain(args.then.iter().map(|then| vec![then.clone()]));
+    for (index, command) in commands.enumerate() {
+        let work = work(args, &command)?;
+        let name = name(&stages, &command);
+        let mut stage = Stage::of_command(name, work);
+        let width = match index.checked_sub(1) {
+            None => Some(args.workers),
+            Some(then) => args.then_workers.get(then).or(args.then_workers.last()).copied(),
+        };
+        stage.workers = width.map_or(Workers::Auto, Width::workers);
+        stage.timeout = args.timeout.map(|timeout| timeout.0);
+        stage.grace = args.grace.0;
+        stage.retry = Retry { times: args.retries, backoff: args.backoff.0, ..Retry::default() };
+        stage.stdin = args.stdin;
+        stages.push(stage);
+    }
+    let last = stages.len() - 1;
+    stages[last].ordered = args.ordered;
+    if args.batch > 1 {
+        stages[0].batch = Some(Batch { items: args.batch, wait: None });
+    }
+    Ok(stages)
+}
+
+/// The work of one command.
+fn work(args: &args::Each, command: &[OsString]) -> Result<Work, Problem> {
+    let replace = args.replace.as_deref().map_or(&b"{}"[..], OsStrExt::as_bytes);
+    let dialect = Dialect::Each { replace };
+    if args.shell {
+        let [script] = command else {
+            return Err(Problem::new("`--shell` takes the script as one word").hint(
+                "put it in single quotes: paceline each --shell 'grep x {} | wc -l'".to_owned(),
+            ));
+        };
+        let mut script = ShellTemplate::parse(script.as_bytes(), dialect).map_err(|error| {
+            Problem::new(format!("in `{}`: {error}", script.to_string_lossy())).hint(error.hint())
+        })?;
+        if args.stdin {
+            script.never_append();
+        }
+        return Ok(Work::Shell(script));
+    }
+    let arguments: Vec<&[u8]> = command.iter().map(|word| word.as_bytes()).collect();
+    let mut command = CommandTemplate::parse_arguments(&arguments, dialect).map_err(|error| {
+        let shown = words::quote_all(arguments.iter().copied());
+        Problem::new(format!("in the command {shown}: {error}")).hint(error.hint(false))
+    })?;
+    if args.stdin {
+        command.never_append();
+    }
+    Ok(Work::Run(command))
+}
+
+/// A stage is called as its program, with a number if another is too.
+fn name(earlier: &[Stage], command: &[OsString]) -> String {
+    let first = command.first().map_or(OsStr::new("each"), OsString::as_os_str);
+    let program = first.as_bytes().split(|byte| byte.is_ascii_whitespace()).find(|w| !w.is_empty());
+    let program = Path::new(OsStr::from_bytes(program.unwrap_or(b"each")));
+    let program = program.file_name().unwrap_or(OsStr::new("each")).to_string_lossy().into_owned();
+    let is_taken = |name: &str| earlier.iter().any(|stage| stage.name == name);
+    if !is_taken(&program) {
+        return program;
+    }
+    (2..)
+        .map(|number| format!("{program}-{number}"))
+        .find(|name| !is_taken(name))
+        .unwrap_or(program)
+}
+
+/// Prints what would be run.
+fn dry_run(
+    stages: &[Stage],
+    inputs: Box<dyn Iterator<Item = Input> + Send>,
+) -> Result<ExitCode, Problem> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let size = stages[0].batch.map_or(1, |batch| batch.items);
+    let mut number = 0;
+    let mut status = exit_code::OK;
+    let mut inputs = inputs.peekable();
+    while inputs.peek().is_some() {
+        let mut parts = Vec::new();
+        for input in inputs.by_ref().take(size) {
+            match input {
+                Ok((_, values)) => parts.extend(values),
+                Err(error) => return Err(Problem::new(error.to_string())),
+            }
+        }
+        number += 1;
+        for (index, stage) in stages.iter().enumerate() {
+            let sources: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
+            let later = [&b"{}"[..]];
+            let values = Values {
+                values: if index == 0 { &sources } else { &later },
+                inputs: &sources,
+                sources: &sources,
+                seq: number,
+                slot: 1,
+                out: None,
+                names: None,
+            };
+            let words = match &stage.work {
+                Work::Shell(script) => script.expand(&values),
+                Work::Run(command) => command.expand(&values),
+                _ => unreachable!("`each` runs commands and scripts"),
+            };
+            let line = match words {
+                Ok(words) => words::quote_all(words.iter().map(|word| word.as_bytes())),
+                Err(error) => {
+                    status = exit_code::FAILED;
+                    format!("# item {number}: {error}")
+                }
+            };
+            if let Err(error) = writeln!(out, "{line}") {
+                return crate::unprinted(&error);
+            }
+        }
+    }
+    match out.flush() {
+        Ok(()) => Ok(ExitCode::from(status)),
+        Err(error) => crate::unprinted(&error),
+    }
+}

@@ -1,0 +1,281 @@
+//! The input sources of `paceline each`: given values, files, standard input.
+//!
+//! One source is read as its items are asked for. Of several, the first
+//! varies slowest and is read so too; the others are read beforehand, since
+//! each of their values is needed again and again. Linked sources are read
+//! beforehand as well: whether they are of one length is to be known before
+//! anything runs.
+
+use std::{
+    ffi::OsString,
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+};
+
+use bytes::Bytes;
+
+use crate::{
+    commands::drive::Input,
+    message::{Problem, harmless},
+    source::{Interrupt, Item, Items, Location, Origin, open_file},
+};
+
+/// How the words after the command say sources.
+const MARKS: [(&str, What, bool); 4] = [
+    (":::", What::Values, false),
+    (":::+", What::Values, true),
+    ("::::", What::Files, false),
+    ("::::+", What::Files, true),
+];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Values,
+    Files,
+}
+
+/// A source as the command line says it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    from: From,
+    /// Whether it goes with the source before it, item by item.
+    is_linked: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum From {
+    Values(Vec<OsString>),
+    /// `-` is standard input.
+    File(OsString),
+}
+
+/// Divides the words of the command line into the command and its sources.
+pub(crate) fn divide(words: Vec<OsString>) -> (Vec<OsString>, Vec<Said>) {
+    let mut command = Vec::new();
+    let mut said: Vec<Said> = Vec::new();
+    let mut mark: Option<(What, bool)> = None;
+    for word in words {
+        if let Some((_, what, is_linked)) = MARKS.iter().find(|(text, ..)| word == **text) {
+            mark = Some((*what, *is_linked));
+            if *what == What::Values {
+                said.push(Said { from: From::Values(Vec::new()), is_linked: *is_linked });
+            }
+            continue;
+        }
+        match (mark, said.last_mut()) {
+            (None, _) => command.push(word),
+            (Some((What::Values, _)), Some(Said { from: From::Values(values), .. })) => {
+                values.push(word);
+            }
+            (Some((_, is_linked)), _) => said.push(Said { from: From::File(word), is_linked }),
+        }
+    }
+    (command, said)
+}
+
+impl Said {
+    /// A source named by `-a`.
+    pub(crate) fn file(name: OsString) -> Self {
+        Self { from: From::File(name), is_linked: false }
+    }
+
+    fn open(self, null: bool, interrupt: &Interrupt) -> Result<Items, Problem> {
+        match self.from {
+            From::Values(values) => {
+                Ok(Items::given(values.into_iter().map(OsString::into_vec), interrupt))
+            }
+            From::File(name) if name == "-" => stdin(null, interrupt),
+            From::File(name) => {
+                let file = open_file(Path::new(&name))?;
+                let shown = format!("`{}`", harmless(name.as_bytes()));
+                Ok(Items::lines(file.into(), null, shown, interrupt))
+            }
+        }
+    }
+}
+
+/// Standard input as a source.
+fn stdin(null: bool, interrupt: &Interrupt) -> Result<Items, Problem> {
+    let lines = Origin::Lines { from: Location::Stdin, null };
+    Items::open(&lines, Path::new("."), interrupt)
+}
+
+/// Opens the sources; none said is standard input.
+///
+/// # Errors
+///
+/// If a file cannot be read, or linked sources differ in length.
+pub(crate) fn open(
+    said: Vec<Said>,
+    null: bool,
+    skip_empty: bool,
+    interrupt: &Interrupt,
+) -> Result<Box<dyn Iterator<Item = Input> + Send>, Problem> {
+    let mut said = said.into_iter();
+    let Some(first) = said.next() else {
+        return Ok(single(stdin(null, interrupt)?, skip_empty));
+    };
+    if said.len() == 0 {
+        return Ok(single(first.open(null, interrupt)?, skip_empty));
+    }
+    let mut groups: Vec<Vec<Vec<Item>>> = Vec::new();
+    let mut slowest = Some(first.open(null, interrupt)?);
+    for source in said {
+        let is_linked = source.is_linked;
+        let items = read_all(source.open(null, interrupt)?, skip_empty)?;
+        if !is_linked {
+            groups.push(items.into_iter().map(|item| vec![item]).collect());
+            continue;
+        }
+        if groups.is_empty()
+            && let Some(first) = slowest.take()
+        {
+            let first = read_all(first, skip_empty)?;
+            groups.push(first.into_iter().map(|item| vec![item]).collect());
+        }
+        let group = groups.last_mut().unwrap_or_else(|| unreachable!("a link follows a source"));
+        if group.len() != items.len() {
+            return Err(Problem::new(format!(
+                "linked sources differ in length: {} and {} items",
+                group.len(),
+                items.len()
+            ))
+            .hint("`:::` in place of `:::+` combines each with each".to_owned()));
+        }
+        for (row, item) in group.iter_mut().zip(items) {
+            row.push(item);
+        }
+    }
+    let rows: Box<dyn Iterator<Item = Result<Vec<Item>, _>> + Send> = match slowest {
+        Some(items) => Box::new(wanted(items, skip_empty).map(|item| item.map(|item| vec![item]))),
+        None => Box::new(groups.remove(0).into_iter().map(Ok)),
+    };
+    Ok(Box::new(rows.flat_map(move |row| match row {
+        Ok(row) => Product::new(row, groups.clone()).map(Ok).collect::<Vec<_>>().into_iter(),
+        Err(error) => vec![Err(error)].into_iter(),
+    })))
+}
+
+fn single(items: Items, skip_empty: bool) -> Box<dyn Iterator<Item = Input> + Send> {
+    fn alone(item: Item) -> (Item, Vec<Bytes>) {
+        let parts = vec![item.bytes.clone()];
+        (item, parts)
+    }
+    if skip_empty {
+        Box::new(wanted(items, true).map(|item| item.map(alone)))
+    } else {
+        Box::new(items.map(|item| item.map(alone)))
+    }
+}
+
+fn wanted(
+    items: Items,
+    skip_empty: bool,
+) -> impl Iterator<Item = Result<Item, crate::source::SourceError>> + Send {
+    items.filter(move |item| {
+        !skip_empty || item.as_ref().map_or(true, |item| !item.bytes.is_empty())
+    })
+}
+
+fn read_all(items: Items, skip_empty: bool) -> Result<Vec<Item>, Problem> {
+    wanted(items, skip_empty)
+        .collect::<Result<_, _>>()
+        .map_err(|error| Problem::new(error.to_string()))
+}
+
+/// Every combination of a row with one of each group, the last varying fastest.
+struct Product {
+    first: Vec<Item>,
+    groups: Vec<Vec<Vec<Item>>>,
+    /// The next combination, or `None` after the last.
+    at: Option<Vec<usize>>,
+}
+
+impl Product {
+    fn new(first: Vec<Item>, groups: Vec<Vec<Vec<Item>>>) -> Self {
+        let is_empty = groups.iter().any(Vec::is_empty);
+        let at = (!is_empty).then(|| vec![0; groups.len()]);
+        Self { first, groups, at }
+    }
+}
+
+impl Iterator for Product {
+    type Item = (Item, Vec<Bytes>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let at = self.at.as_mut()?;
+        let chosen = self.groups.iter().zip(at.iter()).map(|(group, &index)| &group[index]);
+        let items: Vec<&Item> =
+            self.first.iter().chain(chosen.flat_map(|row| row.iter())).collect();
+        let combined = combine(&items);
+        let moved = (0..at.len()).rev().find(|&place| {
+            at[place] += 1;
+            let is_within = at[place] < self.groups[place].len();
+            if !is_within {
+                at[place] = 0;
+            }
+            is_within
+        });
+        if moved.is_none() {
+            self.at = None;
+        }
+        Some(combined)
+    }
+}
+
+/// One item of several values, joined by blanks where it is shown.
+fn combine(items: &[&Item]) -> (Item, Vec<Bytes>) {
+    let parts: Vec<Bytes> = items.iter().map(|item| item.bytes.clone()).collect();
+    let bytes = Bytes::from(parts.join(&b' '));
+    let defect = items.iter().find_map(|item| item.defect.clone());
+    let line = items.first().map_or(1, |item| item.line);
+    (Item { bytes, fields: None, defect, line }, parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs(words: &[&str]) -> Vec<String> {
+        let (_, said) = divide(words.iter().map(OsString::from).collect());
+        let interrupt = Interrupt::new().unwrap();
+        open(said, false, false, &interrupt)
+            .unwrap()
+            .map(|input| String::from_utf8(input.unwrap().0.bytes.to_vec()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn the_last_source_varies_fastest() {
+        let all = inputs(&[":::", "a", "b", ":::", "1", "2", ":::", "x", "y"]);
+        assert_eq!(all, ["a 1 x", "a 1 y", "a 2 x", "a 2 y", "b 1 x", "b 1 y", "b 2 x", "b 2 y"]);
+    }
+
+    #[test]
+    fn a_linked_source_goes_with_the_one_before_it() {
+        assert_eq!(inputs(&[":::", "a", "b", ":::+", "1", "2"]), ["a 1", "b 2"]);
+        let all = inputs(&[":::", "x", "y", ":::", "a", "b", ":::+", "1", "2"]);
+        assert_eq!(all, ["x a 1", "x b 2", "y a 1", "y b 2"]);
+    }
+
+    #[test]
+    fn linked_sources_of_unequal_length_are_refused() {
+        let (_, said) = divide([":::", "a", ":::+", "1", "2"].map(OsString::from).to_vec());
+        let interrupt = Interrupt::new().unwrap();
+        let refused = open(said, false, false, &interrupt).err().unwrap();
+        assert_eq!(refused.message(), "linked sources differ in length: 1 and 2 items");
+    }
+
+    #[test]
+    fn a_source_without_values_gives_no_items() {
+        assert!(inputs(&[":::"]).is_empty());
+        assert!(inputs(&[":::", "a", ":::"]).is_empty());
+    }
+
+    #[test]
+    fn the_command_ends_where_the_sources_begin() {
+        let (command, said) = divide(["echo", "-n", ":::", "a"].map(OsString::from).to_vec());
+        assert_eq!(command, ["echo", "-n"]);
+        assert_eq!(said.len(), 1);
+    }
+}

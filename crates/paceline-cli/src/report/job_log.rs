@@ -1,0 +1,105 @@
+//! `--joblog`: a table in the columns of GNU parallel's.
+
+use std::{
+    collections::HashMap,
+    ffi::OsString,
+    fs::File,
+    io::{self, Write},
+    os::unix::ffi::OsStrExt,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use paceline::{Ending, StageEnded};
+
+use crate::words;
+
+const HEADER: &[u8] =
+    b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
+
+/// The log, open for writing.
+#[derive(Debug)]
+pub(crate) struct JobLog(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    /// The jobs that run, by the number of their first item.
+    running: HashMap<u64, Running>,
+    trouble: Option<io::Error>,
+}
+
+#[derive(Debug, Default)]
+struct Running {
+    command: Vec<u8>,
+    started: Duration,
+    received: u64,
+}
+
+impl JobLog {
+    /// Makes the log at `path`, in place of an earlier one.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be written.
+    pub(crate) fn create(path: &Path) -> io::Result<Self> {
+        let mut file = File::create(path)?;
+        file.write_all(HEADER)?;
+        Ok(Self(Mutex::new(State { file, running: HashMap::new(), trouble: None })))
+    }
+
+    /// Notes what is about to run.
+    pub(crate) fn starts(&self, seq: u64, commands: &[Vec<OsString>]) {
+        let commands: Vec<String> = commands
+            .iter()
+            .map(|arguments| words::quote_all(arguments.iter().map(|word| word.as_bytes())))
+            .collect();
+        let command = commands.join(" | ").replace('\n', "\\n").into_bytes();
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.state().running.insert(seq, Running { command, started, received: 0 });
+    }
+
+    /// Notes how much a job has written.
+    pub(crate) fn received(&self, seq: u64, bytes: u64) {
+        if let Some(running) = self.state().running.get_mut(&seq) {
+            running.received = bytes;
+        }
+    }
+
+    /// Writes the row of a job that has ended for good.
+    pub(crate) fn ended(&self, event: &StageEnded<'_>) {
+        let Some(&seq) = event.item.sequence_numbers().first() else { return };
+        let mut state = self.state();
+        let Running { command, started, received } = state.running.remove(&seq).unwrap_or_default();
+        let (exit, signal) = match event.ending {
+            Ending::Ok => (0, 0),
+            Ending::Failed(failure) => {
+                (failure.code().unwrap_or(-1), failure.signal().unwrap_or(0))
+            }
+            Ending::Unfinished => (-1, 0),
+        };
+        let mut row = format!(
+            "{seq}\t:\t{:.3}\t{:.3}\t0\t{received}\t{exit}\t{signal}\t",
+            started.as_secs_f64(),
+            event.service.as_secs_f64()
+        )
+        .into_bytes();
+        row.extend_from_slice(&command);
+        row.push(b'\n');
+        if state.trouble.is_none()
+            && let Err(error) = state.file.write_all(&row)
+        {
+            state.trouble = Some(error);
+        }
+    }
+
+    /// Why a row could not be written, if one could not.
+    pub(crate) fn take_trouble(&self) -> Option<io::Error> {
+        self.state().trouble.take()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
