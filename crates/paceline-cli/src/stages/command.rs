@@ -91,9 +91,6 @@ impl Commands {
         let reporter = &self.step.shop.reporter;
         reporter.pass_on(&value.origins, output.stderr());
         reporter.job_ended(&value.origins, output);
-        if output.is_leaky() {
-            reporter.leaky(&value.origins, &self.step.stage.name);
-        }
     }
 
     fn command(&self, arguments: Vec<OsString>, environment: &[(&str, String)]) -> Command {
@@ -157,6 +154,9 @@ impl Job<Value> for Commands {
 
     fn finish(&self, value: Value, making: Making, output: Output) -> Result<Value, BoxError> {
         self.tell(&value, &output);
+        if output.is_leaky() {
+            self.step.shop.reporter.leaky(&value.origins, &self.step.stage.name);
+        }
         let output = match output.check() {
             Ok(output) => output,
             Err(error) => {

@@ -150,6 +150,12 @@ impl CommandTemplate {
         self.words.iter().flat_map(Template::holes)
     }
 
+    /// Whether the value becomes the last argument: true where there is no placeholder.
+    #[cfg(test)]
+    pub(crate) fn appends(&self) -> bool {
+        self.append
+    }
+
     /// Says that the value never becomes the last argument, since it arrives another way.
     pub(crate) fn never_append(&mut self) {
         self.append = false;
