@@ -1,3 +1,107 @@
-//! Runs the benchmarks.
+//! paceline against its peers, on this machine, in one run.
+//!
+//! Each group is a few contests, each contest a few ways to do the same
+//! work. See `docs/performance.md` for what came of it, and
+//! [`harness`] for how it is compared.
+#![expect(clippy::print_stderr, reason = "it tells how far it is")]
 
-fn main() {}
+use std::{env, process::ExitCode};
+
+use crate::harness::{Contest, Options};
+
+mod children;
+mod harness;
+mod queue;
+mod report;
+mod stages;
+mod waits;
+
+/// The contests about one part of paceline.
+struct Group {
+    name: &'static str,
+    about: &'static str,
+    contests: fn(&Options) -> Vec<Contest>,
+}
+
+const GROUPS: [Group; 4] = [
+    Group { name: "queue", about: queue::ABOUT, contests: queue::contests },
+    Group { name: "stages", about: stages::ABOUT, contests: stages::contests },
+    Group { name: "waits", about: waits::ABOUT, contests: waits::contests },
+    Group { name: "children", about: children::ABOUT, contests: children::contests },
+];
+
+const USAGE: &str = "\
+Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [GROUP]...
+
+Groups: queue, stages, waits, children; all unless some are named.
+
+  --rounds N   measure each contestant N times, an odd number; 9 unless set
+  --quick      a tenth of the work in 3 rounds, to see that everything runs
+  --write      write docs/performance.md
+  --only TEXT  only the contests whose title contains TEXT";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let [first, rest @ ..] = arguments.as_slice()
+        && first == waits::CHILD
+    {
+        waits::run_child(rest);
+        return ExitCode::SUCCESS;
+    }
+    match parse(arguments) {
+        Ok(wish) => {
+            run(&wish);
+            ExitCode::SUCCESS
+        }
+        Err(complaint) => {
+            eprintln!("{complaint}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What the command line asks for.
+struct Wish {
+    options: Options,
+    groups: Vec<String>,
+    only: Option<String>,
+    write: bool,
+}
+
+fn parse(arguments: Vec<String>) -> Result<Wish, String> {
+    let (mut rounds, mut quick, mut write) = (None, false, false);
+    let (mut groups, mut only) = (Vec::new(), None);
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--quick" => quick = true,
+            "--write" => write = true,
+            "--only" => only = Some(arguments.next().ok_or("--only needs a text")?),
+            "--rounds" => {
+                let number = arguments.next().and_then(|number| number.parse().ok());
+                rounds = Some(number.filter(|n| n % 2 == 1).ok_or("--rounds needs an odd number")?);
+            }
+            name if GROUPS.iter().any(|group| group.name == name) => groups.push(argument),
+            unknown => return Err(format!("`{unknown}` is neither an option nor a group")),
+        }
+    }
+    let rounds = rounds.unwrap_or(if quick { 3 } else { 9 });
+    Ok(Wish { options: Options { rounds, quick }, groups, only, write })
+}
+
+fn run(wish: &Wish) {
+    let is_wanted = |name: &str| wish.groups.is_empty() || wish.groups.iter().any(|g| g == name);
+    let mut report = report::Report::new(&wish.options);
+    for group in GROUPS.iter().filter(|group| is_wanted(group.name)) {
+        let mut standings = Vec::new();
+        for contest in (group.contests)(&wish.options) {
+            if wish.only.as_ref().is_some_and(|text| !contest.title.contains(text)) {
+                continue;
+            }
+            eprintln!("{}: {}", group.name, contest.title);
+            standings.push(contest.run(&wish.options));
+        }
+        report.add(group.name, group.about, &standings);
+    }
+    report.finish(wish.write);
+}

@@ -1,0 +1,87 @@
+//! Starting and awaiting a child with the C library alone, as the ceiling.
+
+use std::{
+    ffi::CStr,
+    io::{PipeReader, Read},
+    mem::MaybeUninit,
+    os::fd::{AsRawFd, OwnedFd},
+    ptr,
+    time::Duration,
+};
+
+unsafe extern "C" {
+    #[link_name = "environ"]
+    static ENVIRONMENT: *const *mut libc::c_char;
+}
+
+/// Runs `program` to its end; its streams are this program's.
+pub(super) fn run(program: &CStr) {
+    wait(spawn(program, None));
+}
+
+/// Runs `program` to its end and reads what it writes.
+pub(super) fn run_captured(program: &CStr) {
+    let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
+    let writer = OwnedFd::from(writer);
+    let child = spawn(program, Some(&writer));
+    // Ours goes, or the end would never be seen.
+    drop(writer);
+    read_all(&mut reader);
+    wait(child);
+}
+
+fn read_all(reader: &mut PipeReader) {
+    let mut output = Vec::new();
+    reader.read_to_end(&mut output).expect("a pipe can be read");
+    assert!(output.is_empty());
+}
+
+/// Starts `program`, with its standard output into `stdout` if that is given.
+fn spawn(program: &CStr, stdout: Option<&OwnedFd>) -> libc::pid_t {
+    let mut pid = 0;
+    let mut actions = MaybeUninit::uninit();
+    let arguments = [program.as_ptr().cast_mut(), ptr::null_mut()];
+    // SAFETY: `actions` is made before it is used and freed after, all pointers are to values
+    // that outlive the call, the array of arguments ends with a null, and nothing in this program
+    // changes the environment.
+    let error = unsafe {
+        libc::posix_spawn_file_actions_init(actions.as_mut_ptr());
+        if let Some(stdout) = stdout {
+            let actions = actions.as_mut_ptr();
+            libc::posix_spawn_file_actions_adddup2(actions, stdout.as_raw_fd(), 1);
+        }
+        let error = libc::posix_spawn(
+            &raw mut pid,
+            program.as_ptr(),
+            actions.as_ptr(),
+            ptr::null(),
+            arguments.as_ptr(),
+            ENVIRONMENT,
+        );
+        libc::posix_spawn_file_actions_destroy(actions.as_mut_ptr());
+        error
+    };
+    assert_eq!(error, 0, "the child could not be started");
+    pid
+}
+
+fn wait(pid: libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: `status` outlives the call, and `pid` is a child that nobody else waits for.
+    let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
+    assert_eq!((waited, status), (pid, 0), "the child failed");
+}
+
+/// Returns the CPU time that this process has used, without its children's.
+pub(super) fn own_cpu() -> Duration {
+    let mut usage = MaybeUninit::<libc::rusage>::uninit();
+    // SAFETY: the call fills `usage` if it returns 0.
+    let usage = unsafe {
+        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
+        usage.assume_init()
+    };
+    [usage.ru_utime, usage.ru_stime]
+        .map(|time| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000))
+        .iter()
+        .sum()
+}

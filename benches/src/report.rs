@@ -1,0 +1,164 @@
+//! Shows what came of the contests, as the page that `--write` keeps.
+#![expect(clippy::print_stdout, reason = "the report is what the program is for")]
+
+use std::{fmt::Write as _, fs, path::Path, process::Command, thread};
+
+use crate::harness::{Bar, Limit, Options, Standing};
+
+/// The page as it grows.
+pub(crate) struct Report {
+    page: String,
+    bars: usize,
+    met: usize,
+}
+
+impl Report {
+    pub(crate) fn new(options: &Options) -> Self {
+        let mut page = String::from("# Performance\n\n");
+        page.push_str(
+            "Written by `cargo run --release -p paceline-benches -- --write`; not edited by hand.\n\n",
+        );
+        _ = writeln!(page, "{}\n", machine());
+        _ = writeln!(
+            page,
+            "Each contestant ran {} times{}, in turn with the others. A cell is the median, and in \
+             brackets the median over the rounds of paceline's value to this one: below 1 paceline \
+             is ahead. Whether a bar is met is decided by the ratio as it was measured; within a few \
+             percent of the bar another run may say otherwise.\n",
+            options.rounds,
+            if options.quick { " with a tenth of the work" } else { "" },
+        );
+        Self { page, bars: 0, met: 0 }
+    }
+
+    /// Adds a group: a table for each set of contestants, and its bars.
+    pub(crate) fn add(&mut self, name: &str, about: &str, standings: &[Standing]) {
+        let mut part = format!("## {name}\n\n{about}\n");
+        for alike in standings.chunk_by(|a, b| a.names == b.names) {
+            part.push('\n');
+            add_table(&mut part, alike);
+        }
+        let bars: Vec<_> =
+            standings.iter().flat_map(|s| s.bars.iter().map(move |b| (s, b))).collect();
+        if !bars.is_empty() {
+            part.push_str("\n| bar | is | may be | |\n|---|---|---|---|\n");
+        }
+        for (standing, bar) in bars {
+            let (value, most) = measured(standing, bar);
+            self.bars += 1;
+            self.met += usize::from(value <= most);
+            let verdict = if value <= most { "met" } else { "**missed**" };
+            _ = writeln!(
+                part,
+                "| {} | {} | {} | {verdict} |",
+                describe(standing, bar),
+                figure(value),
+                figure(most)
+            );
+        }
+        println!("{part}");
+        self.page.push_str(&part);
+        self.page.push('\n');
+    }
+
+    /// Ends the page, and writes it if asked to.
+    pub(crate) fn finish(mut self, write: bool) {
+        let sum = format!("{} of {} bars are met.", self.met, self.bars);
+        println!("{sum}");
+        self.page = self.page.replacen("\n## ", &format!("\n{sum}\n\n## "), 1);
+        self.page.push_str(AGAIN);
+        if write {
+            let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+            fs::create_dir_all(&docs).expect("docs/ can be made");
+            fs::write(docs.join("performance.md"), self.page).expect("the page can be written");
+        }
+    }
+}
+
+const AGAIN: &str = "\
+## Again
+
+    cargo run --release -p paceline-benches               # everything, printed
+    cargo run --release -p paceline-benches -- stages     # one group
+    cargo run --release -p paceline-benches -- --quick    # does it all run?
+    cargo run --release -p paceline-benches -- --write    # this page
+
+The peers are built from their packages in the same build, with the same profile. Every run checks
+its result (counts and sums) before its time counts.
+";
+
+/// A row for each contest and measure, a column for each contestant.
+fn add_table(part: &mut String, standings: &[Standing]) {
+    let names = &standings[0].names;
+    _ = writeln!(part, "| | {} |", names.join(" | "));
+    _ = writeln!(part, "|---|{}", "---:|".repeat(names.len()));
+    for standing in standings {
+        for (index, measure) in standing.measures.iter().enumerate() {
+            _ = write!(part, "| {} |", row_name(standing, index));
+            for (place, name) in names.iter().enumerate() {
+                let median = standing.median(name, index).unwrap_or(f64::NAN);
+                let ratio = standing.ratio(names[0], &[name], index);
+                let ratio = ratio.filter(|ratio| place > 0 && ratio.is_finite());
+                let ratio = ratio.map(|ratio| format!(" ({})", figure(ratio))).unwrap_or_default();
+                _ = write!(part, " {} {}{ratio} |", figure(median), measure.unit);
+            }
+            part.push('\n');
+        }
+    }
+}
+
+fn row_name(standing: &Standing, measure: usize) -> String {
+    match standing.measures[measure].name {
+        "" => standing.title.clone(),
+        name => format!("{}: {name}", standing.title),
+    }
+}
+
+fn measured(standing: &Standing, bar: &Bar) -> (f64, f64) {
+    match &bar.limit {
+        Limit::Times(most, peers) => {
+            (standing.ratio(bar.of, peers, bar.measure).expect("all took part"), *most)
+        }
+        Limit::AtMost(most) => (standing.median(bar.of, bar.measure).expect("it took part"), *most),
+    }
+}
+
+fn describe(standing: &Standing, bar: &Bar) -> String {
+    let row = row_name(standing, bar.measure);
+    match &bar.limit {
+        Limit::Times(_, peers) if peers.len() == 1 => {
+            format!("{row}: {} to {}", bar.of, peers[0])
+        }
+        Limit::Times(..) => format!("{row}: {} to the best peer", bar.of),
+        Limit::AtMost(_) => {
+            format!("{row}: {}, in {}", bar.of, standing.measures[bar.measure].unit)
+        }
+    }
+}
+
+/// Three digits that mean something.
+fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+fn machine() -> String {
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let said = |program: &str, arguments: &[&str]| {
+        let output = Command::new(program).args(arguments).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let cpus = read("/proc/cpuinfo");
+    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    format!(
+        "{}, {cores} cores; Linux {}; {}; {}. A virtual machine whose cores others use too.",
+        model.map_or("an unknown processor", |(_, model)| model),
+        read("/proc/sys/kernel/osrelease").trim(),
+        said("rustc", &["--version"]).unwrap_or_default(),
+        said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default(),
+    )
+}
