@@ -103,6 +103,12 @@ impl Contest {
         self.add(name, move || vec![run().as_nanos() as f64 / items as f64]);
     }
 
+    /// Leaves out everyone but `name`, and with them what they would be compared by.
+    pub(crate) fn keep(&mut self, name: &str) {
+        self.contestants.retain(|contestant| contestant.name == name);
+        self.bars.clear();
+    }
+
     /// Runs all rounds, and one before them that does not count.
     pub(crate) fn run(mut self, options: &Options) -> Standing {
         let mut samples = vec![Vec::new(); self.contestants.len()];

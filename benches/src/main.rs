@@ -31,14 +31,15 @@ const GROUPS: [Group; 4] = [
 ];
 
 const USAGE: &str = "\
-Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [GROUP]...
+Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [--alone NAME] [GROUP]...
 
 Groups: queue, stages, waits, children; all unless some are named.
 
   --rounds N   measure each contestant N times, an odd number; 9 unless set
   --quick      a tenth of the work in 3 rounds, to see that everything runs
   --write      write docs/performance.md
-  --only TEXT  only the contests whose title contains TEXT";
+  --only TEXT  only the contests whose title contains TEXT
+  --alone NAME only this contestant, to be looked at with a profiler";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -65,18 +66,20 @@ struct Wish {
     options: Options,
     groups: Vec<String>,
     only: Option<String>,
+    alone: Option<String>,
     write: bool,
 }
 
 fn parse(arguments: Vec<String>) -> Result<Wish, String> {
     let (mut rounds, mut quick, mut write) = (None, false, false);
-    let (mut groups, mut only) = (Vec::new(), None);
+    let (mut groups, mut only, mut alone) = (Vec::new(), None, None);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => quick = true,
             "--write" => write = true,
             "--only" => only = Some(arguments.next().ok_or("--only needs a text")?),
+            "--alone" => alone = Some(arguments.next().ok_or("--alone needs a name")?),
             "--rounds" => {
                 let number = arguments.next().and_then(|number| number.parse().ok());
                 rounds = Some(number.filter(|n| n % 2 == 1).ok_or("--rounds needs an odd number")?);
@@ -86,7 +89,7 @@ fn parse(arguments: Vec<String>) -> Result<Wish, String> {
         }
     }
     let rounds = rounds.unwrap_or(if quick { 3 } else { 9 });
-    Ok(Wish { options: Options { rounds, quick }, groups, only, write })
+    Ok(Wish { options: Options { rounds, quick }, groups, only, alone, write })
 }
 
 fn run(wish: &Wish) {
@@ -94,12 +97,16 @@ fn run(wish: &Wish) {
     let mut report = report::Report::new(&wish.options);
     for group in GROUPS.iter().filter(|group| is_wanted(group.name)) {
         let mut standings = Vec::new();
-        for contest in (group.contests)(&wish.options) {
+        for mut contest in (group.contests)(&wish.options) {
+            if let Some(name) = &wish.alone {
+                contest.keep(name);
+            }
             if wish.only.as_ref().is_some_and(|text| !contest.title.contains(text)) {
                 continue;
             }
             eprintln!("{}: {}", group.name, contest.title);
-            standings.push(contest.run(&wish.options));
+            let standing = contest.run(&wish.options);
+            standings.extend((!standing.names.is_empty()).then_some(standing));
         }
         report.add(group.name, group.about, &standings);
     }
