@@ -158,7 +158,7 @@ impl Ledger {
                     Ending::Failed(failure)
                 }
                 Load::Unfinished => Ending::Unfinished,
-                Load::Again { .. } => unreachable!("only a stage's own queue holds retries"),
+                Load::Again(_) => unreachable!("only a stage's own queue holds retries"),
             };
             if matches!(ending, Ending::Ok) && id.family.is_none() && self.observer.is_none() {
                 plain += 1;
@@ -281,7 +281,7 @@ impl<T> Drop for Held<T> {
     fn drop(&mut self) {
         while let Some(Envelope { id, load }) = self.items.pop_front() {
             let ending = match load {
-                Load::Item(_) | Load::Again { .. } => {
+                Load::Item(_) | Load::Again(_) => {
                     if let Some(stage) = &self.stage {
                         stage.shard(0).unfinished.fetch_add(1, Ordering::Relaxed);
                     }

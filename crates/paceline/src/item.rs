@@ -135,12 +135,20 @@ pub(crate) struct Envelope<T> {
 pub(crate) enum Load<T> {
     /// The payload, for the next stage to work on.
     Item(T),
-    /// The payload after `tries` attempts in this stage, come back for another.
-    Again { item: T, tries: u32 },
+    /// The payload, come back for another attempt in this stage. Rare, and
+    /// boxed so that it does not make every envelope larger.
+    Again(Box<Again<T>>),
     /// Nothing: a stage gave the item up. It is carried past the later stages untouched.
     Failed(Failure),
     /// Nothing: the run was stopped before a stage had answered. Carried on likewise.
     Unfinished,
+}
+
+/// An item that waited for another attempt.
+pub(crate) struct Again<T> {
+    pub(crate) item: T,
+    /// The attempts made so far.
+    pub(crate) tries: u32,
 }
 
 impl<T> Envelope<T> {

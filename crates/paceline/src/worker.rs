@@ -66,6 +66,12 @@ pub(crate) struct Surroundings<'a> {
 
 /// A stage's work.
 pub(crate) trait Work<In, Out>: Send + Sync {
+    /// Makes one attempt at `item` without a future, where work that needs
+    /// nothing of its surroundings has a thread to itself.
+    fn call(&self, _item: In, _attempt: Attempt) -> Result<Out, Fault> {
+        unreachable!("only functions have threads to themselves")
+    }
+
     /// Makes one attempt at `item`.
     fn attempt(
         &self,

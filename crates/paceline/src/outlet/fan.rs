@@ -110,7 +110,7 @@ impl<T: IntoIterator> FanOutlet<'_, T> {
             }
             Load::Failed(failure) => self.carry_on(id, Load::Failed(failure)),
             Load::Unfinished => self.carry_on(id, Load::Unfinished),
-            Load::Again { .. } => unreachable!("only a stage's own queue holds retries"),
+            Load::Again(_) => unreachable!("only a stage's own queue holds retries"),
         }
     }
 

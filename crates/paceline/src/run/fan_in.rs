@@ -126,7 +126,7 @@ where
             }
             Load::Failed(failure) => Load::Failed(failure),
             Load::Unfinished => Load::Unfinished,
-            Load::Again { .. } => unreachable!("making a batch is never tried again"),
+            Load::Again(_) => unreachable!("making a batch is never tried again"),
         };
         self.send(vec![id], carried);
     }

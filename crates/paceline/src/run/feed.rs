@@ -71,49 +71,67 @@ impl<T> Feed<'_, T> {
     /// Takes items until there are no more, and tells whether that was the reason to end.
     async fn all(&mut self, items: &mut (impl Iterator<Item = T> + Send)) -> Result<bool, Error> {
         let mut chunk = Chunk::new();
-        let mut since = self.core.clock.now();
-        loop {
-            let is_last_at_hand = items.size_hint().0 == 0;
-            if self.outbox.len() >= chunk.size(chunk::MOST)
-                || !self.outbox.is_empty()
-                    && (is_last_at_hand || chunk.is_slow() || self.outlet.is_wanted())
-            {
-                let now = self.core.clock.now();
-                chunk.took(self.outbox.len(), now.saturating_sub(since));
-                self.hand_over().await;
-                since = self.core.clock.now();
-            }
-            if !self.is_admitted().await {
-                // A source that knows that it is empty has ended all the same.
-                return Ok(items.size_hint().1 == Some(0));
-            }
-            match catch_unwind(AssertUnwindSafe(|| items.next())) {
-                Ok(Some(item)) => {
-                    self.taken += 1;
-                    let id = ItemId::of_source(self.taken);
-                    self.outbox.push_back(Envelope::new(id, Load::Item(item)));
-                }
-                Ok(None) => return Ok(true),
-                Err(panic) => {
-                    let message = panic_message(&*panic).replace("the worker", "the source");
-                    return Err(Error::new(ErrorKind::Source, message));
-                }
+        while let Some(room) = self.admitted().await {
+            let started = self.core.clock.now();
+            let is_at_end = self.gather(items, chunk.size(room), &chunk)?;
+            chunk.took(self.outbox.len().max(1), self.core.clock.now().saturating_sub(started));
+            self.hand_over().await;
+            if is_at_end {
+                return Ok(true);
             }
         }
+        // A source that knows that it is empty has ended all the same.
+        Ok(items.size_hint().1 == Some(0))
+    }
+
+    /// Takes up to `most` items, as long as they are at hand and nobody waits
+    /// for those taken. Tells whether there are no more.
+    fn gather(
+        &mut self,
+        items: &mut impl Iterator<Item = T>,
+        most: usize,
+        chunk: &Chunk,
+    ) -> Result<bool, Error> {
+        let gathered = catch_unwind(AssertUnwindSafe(|| {
+            loop {
+                let left = most - self.outbox.len();
+                let few = left.min(chunk.at_a_stretch()).min(items.size_hint().0.max(1));
+                let before = self.outbox.len();
+                self.outbox.extend(items.by_ref().take(few).map(|item| {
+                    self.taken += 1;
+                    Envelope::new(ItemId::of_source(self.taken), Load::Item(item))
+                }));
+                if self.outbox.len() < before + few {
+                    return true;
+                }
+                if few == left
+                    || items.size_hint().0 == 0
+                    || chunk.is_slow()
+                    || self.outlet.is_wanted()
+                    || self.core.stop.level() > StopLevel::None
+                {
+                    return false;
+                }
+            }
+        }));
+        gathered.map_err(|panic| {
+            let message = panic_message(&*panic).replace("the worker", "the source");
+            Error::new(ErrorKind::Source, message)
+        })
     }
 
     /// Waits while as many items are inside as an ordered run may hold, and
-    /// tells whether another may be taken at all.
-    async fn is_admitted(&mut self) -> bool {
+    /// tells how many may be taken; `None` if the run is being stopped.
+    async fn admitted(&mut self) -> Option<usize> {
         let Core { ledger, stop, window, .. } = self.core;
-        if let Some(window) = *window
-            && ledger.in_flight() + self.outbox.len() as u64 >= window
-        {
-            self.hand_over().await;
+        let mut room = chunk::MOST;
+        if let Some(window) = *window {
             let has_room = ledger.has_ended.until(|| ledger.in_flight() < window);
             first(has_room, stop.reached(StopLevel::Drain)).await;
+            let left = window.saturating_sub(ledger.in_flight());
+            room = room.min(usize::try_from(left).unwrap_or(usize::MAX));
         }
-        stop.level() == StopLevel::None
+        (stop.level() == StopLevel::None).then_some(room)
     }
 
     async fn hand_over(&mut self) {

@@ -42,6 +42,14 @@ where
     In: Send,
     Out: Send,
 {
+    fn call(&self, item: In, attempt: Attempt) -> Result<Out, Fault> {
+        let call = || (self.function)(item, attempt).map_err(Fault::from_error);
+        match catch_unwind(AssertUnwindSafe(call)) {
+            Ok(result) => result,
+            Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
+        }
+    }
+
     fn attempt(
         &self,
         item: In,
@@ -56,17 +64,6 @@ where
 }
 
 impl<F, E> Function<F, E> {
-    fn call<In, Out>(&self, item: In, attempt: Attempt) -> Result<Out, Fault>
-    where
-        F: Fn(In, Attempt) -> Result<Out, E>,
-        E: Into<BoxError>,
-    {
-        match catch_unwind(AssertUnwindSafe(|| (self.function)(item, attempt))) {
-            Ok(result) => result.map_err(Fault::from_error),
-            Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
-        }
-    }
-
     fn call_within<In, Out>(
         &self,
         item: In,
@@ -74,8 +71,7 @@ impl<F, E> Function<F, E> {
         surroundings: &Surroundings<'_>,
     ) -> Result<Out, Fault>
     where
-        F: Fn(In, Attempt) -> Result<Out, E>,
-        E: Into<BoxError>,
+        Self: Work<In, Out>,
     {
         let clock = surroundings.clock;
         let due = clock.now().saturating_add(timeout);
