@@ -135,7 +135,9 @@ impl<'s> EventLoops<'s> {
             });
             loops.push(event_loop.clone());
             hosts.on_thread(name, move || {
-                runtime.block_on(event_loop.run());
+                // tokio lets one task do 128 operations at a turn. To it all workers of this
+                // loop are one task, and with thousands of them almost every turn is in vain.
+                runtime.block_on(tokio::task::unconstrained(event_loop.run()));
                 // A name look-up that cannot be stopped must not hold up the end of the run.
                 runtime.shutdown_timeout(Duration::from_millis(100));
             })
