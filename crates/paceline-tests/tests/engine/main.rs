@@ -1,0 +1,14 @@
+//! The engine as its users see it: one test a requirement (`r53_1_…`), the
+//! endings of a run at random moments, and random chains against an oracle.
+
+mod chains;
+mod endings;
+mod life;
+mod order;
+mod phases;
+mod retries;
+mod shared_state;
+mod staged;
+mod stops;
+mod support;
+mod waiting;
