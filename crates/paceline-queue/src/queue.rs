@@ -132,6 +132,15 @@ impl<T> Queue<T> {
         self.shared.locked(|state| state.phase > Phase::Open)
     }
 
+    /// Returns whether whoever pops would be told the end.
+    ///
+    /// A consumer that has popped an item may still put it on
+    /// [`hold`](Queue::hold), and so take the end back.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.shared.locked(|state| state.has_ended())
+    }
+
     /// Returns how many items wait in the queue now.
     #[must_use]
     pub fn depth(&self) -> usize {

@@ -11,10 +11,12 @@
 use std::{
     collections::VecDeque,
     ops::{Deref, DerefMut},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
     time::Duration,
 };
 
@@ -277,20 +279,35 @@ impl<T> DerefMut for Held<T> {
     }
 }
 
+impl<T> Held<T> {
+    fn let_go(&self, Envelope { id, load }: Envelope<T>) {
+        let ending = match &load {
+            Load::Item(_) | Load::Again(_) => {
+                if let Some(stage) = &self.stage {
+                    stage.shard(0).unfinished.fetch_add(1, Ordering::Relaxed);
+                }
+                Ending::Unfinished
+            }
+            Load::Failed(failure) => Ending::Failed(failure.clone()),
+            Load::Unfinished => Ending::Unfinished,
+        };
+        self.ledger.end(&id, ending);
+    }
+}
+
 impl<T> Drop for Held<T> {
     fn drop(&mut self) {
-        while let Some(Envelope { id, load }) = self.items.pop_front() {
-            let ending = match load {
-                Load::Item(_) | Load::Again(_) => {
-                    if let Some(stage) = &self.stage {
-                        stage.shard(0).unfinished.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ending::Unfinished
-                }
-                Load::Failed(failure) => Ending::Failed(failure),
-                Load::Unfinished => Ending::Unfinished,
-            };
-            self.ledger.end(&id, ending);
+        let mut panicked = None;
+        while let Some(envelope) = self.items.pop_front() {
+            // A payload's drop and an observer may panic; the others are answered for all
+            // the same. A second panic while one is under way would end the process.
+            let let_go = catch_unwind(AssertUnwindSafe(|| self.let_go(envelope)));
+            panicked = panicked.or(let_go.err());
+        }
+        if let Some(panic) = panicked
+            && !thread::panicking()
+        {
+            resume_unwind(panic);
         }
     }
 }

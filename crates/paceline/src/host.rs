@@ -102,6 +102,7 @@ struct EventLoops<'s> {
     most: usize,
     loops: Mutex<Vec<Arc<EventLoop<'s>>>>,
     next: AtomicUsize,
+    is_finished: AtomicBool,
 }
 
 struct EventLoop<'s> {
@@ -112,11 +113,20 @@ struct EventLoop<'s> {
 
 impl<'s> EventLoops<'s> {
     fn at_most(most: usize) -> Self {
-        Self { most, loops: Mutex::default(), next: AtomicUsize::new(0) }
+        Self {
+            most,
+            loops: Mutex::default(),
+            next: AtomicUsize::new(0),
+            is_finished: AtomicBool::new(false),
+        }
     }
 
     fn add(&self, hosts: &Hosts<'s, '_>, name: &str, work: BoxFuture<'s, ()>) -> Result<(), Error> {
         let mut loops = lock(&self.loops);
+        if self.is_finished.load(Ordering::SeqCst) {
+            // All other workers have ended: this one comes too late to find anything.
+            return Ok(());
+        }
         if loops.len() < self.most {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -133,14 +143,16 @@ impl<'s> EventLoops<'s> {
                 is_finished: AtomicBool::new(false),
                 changed: Notice::default(),
             });
-            loops.push(event_loop.clone());
+            let on_its_thread = event_loop.clone();
             hosts.on_thread(name, move || {
                 // tokio lets one task do 128 operations at a turn. To it all workers of this
                 // loop are one task, and with thousands of them almost every turn is in vain.
-                runtime.block_on(tokio::task::unconstrained(event_loop.run()));
+                runtime.block_on(tokio::task::unconstrained(on_its_thread.run()));
                 // A name look-up that cannot be stopped must not hold up the end of the run.
                 runtime.shutdown_timeout(Duration::from_millis(100));
-            })
+            })?;
+            loops.push(event_loop);
+            Ok(())
         } else {
             let next = self.next.fetch_add(1, Ordering::Relaxed) % loops.len();
             lock(&loops[next].added).push(work);
@@ -150,7 +162,9 @@ impl<'s> EventLoops<'s> {
     }
 
     fn finish(&self) {
-        for event_loop in &*lock(&self.loops) {
+        let loops = lock(&self.loops);
+        self.is_finished.store(true, Ordering::SeqCst);
+        for event_loop in &*loops {
             event_loop.is_finished.store(true, Ordering::SeqCst);
             event_loop.changed.tell();
         }

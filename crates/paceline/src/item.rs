@@ -41,6 +41,7 @@ impl ItemId {
             Some(family) => {
                 let mut numbers: Vec<u64> =
                     family.parents.iter().flat_map(Self::sequence_numbers).collect();
+                numbers.sort_unstable();
                 numbers.dedup();
                 numbers
             }

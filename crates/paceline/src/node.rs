@@ -2,12 +2,14 @@
 //! resized and abandoned, whatever the types of its items.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
-    time::Duration,
 };
 
+use futures_util::FutureExt;
+
 use crate::{
-    account::{Ledger, StageCounters},
+    account::StageCounters,
     error::Error,
     event::StageState,
     host::Hosts,
@@ -17,7 +19,7 @@ use crate::{
         fan_in::{Batching, FanIn},
         stage_loop::StageLoop,
     },
-    stage::{Kind, Settings, Stage, WayOut},
+    stage::{Kind, Presence, Settings, Stage, WayOut},
     summary::Measured,
     sync::{block_on, lock},
     worker::{Work, function},
@@ -29,17 +31,23 @@ pub(crate) trait Node: Send + Sync {
     fn settings_mut(&mut self) -> &mut Settings;
     fn counters(&self) -> &Arc<StageCounters>;
     /// Sets bounds; `upstream` is the number of workers that push into it.
-    fn open(&self, upstream: usize, ledger: &Arc<Ledger>);
+    fn open(&self, upstream: usize);
     /// Starts the workers that there should be and are not.
     fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error>;
     fn resize(&self, workers: usize, upstream: usize);
     /// Ends the queue at once; what is in it is unfinished. Harmless to repeat.
-    fn abandon(&self, ledger: &Arc<Ledger>);
-    /// Puts back items whose retry is due, and returns how long it is to the next.
-    fn release_due(&self, now: Duration, ledger: &Arc<Ledger>) -> Option<Duration>;
+    fn abandon(&self, core: &Core);
+    /// Answers for whatever is left when all workers have ended.
+    fn settle(&self, core: &Core);
+    /// Puts back items whose retry is due.
+    fn release_due(&self, core: &Core);
     fn state(&self) -> StageState;
     /// How many items may be before it and in it at once.
     fn places(&self) -> usize;
+    /// How many items it makes one of.
+    fn gathers(&self) -> usize;
+    /// The most that whoever pushes into it may gather first.
+    fn chunk_limit(&self) -> usize;
     fn measured(&self) -> Measured;
 }
 
@@ -77,7 +85,8 @@ where
         let outlet = self.way_out.outlet(&core.ledger);
         let work = async move {
             let _life = life;
-            StageLoop::new(stage, &self.work, core, worker, on_thread).run(outlet).await;
+            let work = StageLoop::new(stage, &self.work, core, worker, on_thread).run(outlet);
+            guarded(core, work).await;
         };
         match settings.kind {
             Kind::Cpu | Kind::Blocking => hosts.on_thread(&settings.name, move || {
@@ -88,6 +97,13 @@ where
             Kind::Command => hosts.on_own_loop(settings.index, &settings.name, Box::pin(work)),
             Kind::Batch => unreachable!("batches have a node of their own"),
         }
+    }
+}
+
+/// Runs a worker's loop to its end. What panics in there is no item's work.
+async fn guarded(core: &Core, work: impl Future<Output = ()>) {
+    if let Err(panic) = AssertUnwindSafe(work).catch_unwind().await {
+        core.panicked(panic);
     }
 }
 
@@ -103,16 +119,16 @@ impl<'s, T> Life<'s, T> {
         core.live.fetch_add(1, Ordering::SeqCst);
         let mut alive = lock(&stage.alive);
         if alive.len() <= worker {
-            alive.resize(worker + 1, false);
+            alive.resize(worker + 1, Presence::Gone);
         }
-        alive[worker] = true;
+        alive[worker] = Presence::AtWork;
         Self { stage, core, worker }
     }
 }
 
 impl<T> Drop for Life<'_, T> {
     fn drop(&mut self) {
-        lock(&self.stage.alive)[self.worker] = false;
+        lock(&self.stage.alive)[self.worker] = Presence::Gone;
         if !self.stage.has_ended.load(Ordering::Relaxed) {
             // The target may have grown again while this worker was on its way out.
             self.core.ring();
@@ -130,7 +146,8 @@ impl<T> Stage<T> {
         }
         let alive = lock(&self.alive);
         let target = self.target.load(Ordering::Acquire);
-        (0..target).filter(|&worker| !alive.get(worker).copied().unwrap_or(false)).collect()
+        let is_gone = |worker: &usize| alive.get(*worker).is_none_or(|is| *is == Presence::Gone);
+        (0..target).filter(is_gone).collect()
     }
 }
 
@@ -152,10 +169,10 @@ where
         &self.stage.counters
     }
 
-    fn open(&self, upstream: usize, ledger: &Arc<Ledger>) {
+    fn open(&self, upstream: usize) {
         self.stage.open(upstream);
         if self.stage.settings.ordered {
-            self.way_out.order.get_or_init(|| Order::new(ledger.clone()));
+            self.way_out.order.get_or_init(Order::new);
         }
     }
 
@@ -170,12 +187,19 @@ where
         self.stage.resize(workers, upstream);
     }
 
-    fn abandon(&self, ledger: &Arc<Ledger>) {
-        self.stage.abandon(ledger);
+    fn abandon(&self, core: &Core) {
+        self.stage.abandon(core);
     }
 
-    fn release_due(&self, now: Duration, ledger: &Arc<Ledger>) -> Option<Duration> {
-        self.stage.release_due(now, ledger)
+    fn settle(&self, core: &Core) {
+        self.stage.abandon(core);
+        if let Some(order) = self.way_out.order.get() {
+            order.abandon(&core.ledger);
+        }
+    }
+
+    fn release_due(&self, core: &Core) {
+        self.stage.release_due(core);
     }
 
     fn state(&self) -> StageState {
@@ -184,6 +208,14 @@ where
 
     fn places(&self) -> usize {
         self.stage.places()
+    }
+
+    fn gathers(&self) -> usize {
+        1
+    }
+
+    fn chunk_limit(&self) -> usize {
+        self.stage.chunk_limit()
     }
 
     fn measured(&self) -> Measured {
@@ -209,7 +241,7 @@ where
         &self.stage.counters
     }
 
-    fn open(&self, upstream: usize, _: &Arc<Ledger>) {
+    fn open(&self, upstream: usize) {
         self.stage.open(upstream);
     }
 
@@ -220,7 +252,7 @@ where
             let batches = FanIn::new(&self.stage, core, self.batching, &self.merge);
             let work: BoxFuture<'s, ()> = Box::pin(async move {
                 let _life = life;
-                batches.run(outlet).await;
+                guarded(core, batches.run(outlet)).await;
             });
             hosts.on_thread(&self.stage.settings.name, move || block_on(work))?;
         }
@@ -230,20 +262,30 @@ where
     /// One loop makes all batches, whatever is wished for.
     fn resize(&self, _workers: usize, _upstream: usize) {}
 
-    fn abandon(&self, ledger: &Arc<Ledger>) {
-        self.stage.abandon(ledger);
+    fn abandon(&self, core: &Core) {
+        self.stage.abandon(core);
     }
 
-    fn release_due(&self, _now: Duration, _: &Arc<Ledger>) -> Option<Duration> {
-        None
+    fn settle(&self, core: &Core) {
+        self.stage.abandon(core);
     }
+
+    fn release_due(&self, _core: &Core) {}
 
     fn state(&self) -> StageState {
         self.stage.state()
     }
 
     fn places(&self) -> usize {
-        self.stage.places() + self.batching.items
+        self.stage.places().saturating_add(self.batching.items)
+    }
+
+    fn gathers(&self) -> usize {
+        self.batching.items
+    }
+
+    fn chunk_limit(&self) -> usize {
+        self.stage.chunk_limit()
     }
 
     fn measured(&self) -> Measured {

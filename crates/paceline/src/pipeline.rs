@@ -50,7 +50,7 @@ use crate::{
 /// [`Runnable::run`].
 #[must_use = "a pipeline does nothing until it is run"]
 pub struct Pipeline<'a, T, Prev = ()> {
-    plan: Plan<'a>,
+    pub(crate) plan: Plan<'a>,
     tail: Slot<'a, T>,
     copier: Copier<Prev>,
 }
@@ -67,6 +67,8 @@ pub(crate) struct Plan<'a> {
     observer: Option<Arc<dyn Observer>>,
     halt: Option<Halt>,
     stall_after: Option<Duration>,
+    /// Whether the source goes on after each round.
+    pub(crate) has_rounds: bool,
     misuse: Option<Error>,
 }
 
@@ -102,6 +104,7 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
             observer: None,
             halt: None,
             stall_after: None,
+            has_rounds: false,
             misuse: None,
         };
         Self { plan, tail, copier: Copier::default() }
@@ -287,8 +290,9 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     /// Fan-in: up to `items` items become one value.
     ///
     /// A batch that is not full goes on when its first item has waited for
-    /// `wait`, or, with `None`, when the source has ended. A failure later on
-    /// is a failure of all items of the batch.
+    /// `wait`, or, with `None`, when the source has ended; so in
+    /// [`rounds`](Self::rounds) a `wait` is needed. A failure later on is a
+    /// failure of all items of the batch.
     ///
     /// ```
     /// use paceline::Pipeline;
@@ -320,6 +324,9 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     {
         if items == 0 {
             self.misused("a batch of 0 items");
+        }
+        if wait.is_none() && self.plan.has_rounds {
+            self.misused("a batch without a time limit in rounds: it would wait for more for ever");
         }
         let stage = Stage::new(Settings::new(self.plan.nodes.len(), "batch", Kind::Batch));
         self.join_to(QueueLink(stage.queue.clone()));
@@ -625,7 +632,12 @@ impl Plan<'_> {
 /// that one slow item does not hold up the others at once.
 fn window(nodes: &[Box<dyn Node + '_>]) -> Option<u64> {
     nodes.iter().any(|node| node.settings().ordered).then(|| {
-        let places = nodes.iter().map(|node| node.places() as u64);
-        2 * places.sum::<u64>() + 64
+        // Behind a fan-in each place holds as many items of the source as a batch.
+        let (mut places, mut in_each) = (0_u64, 1_u64);
+        for node in nodes {
+            places = places.saturating_add(in_each.saturating_mul(node.places() as u64));
+            in_each = in_each.saturating_mul(node.gathers() as u64);
+        }
+        places.saturating_mul(2).saturating_add(64)
     })
 }

@@ -17,7 +17,10 @@ use crate::{
     failure::Failure,
     item::Envelope,
     pipeline::Pipeline,
-    run::{Core, sink::OnUnwind},
+    run::{
+        Core,
+        sink::{self, OnUnwind},
+    },
     stop::StopLevel,
     summary::Summary,
     sync::{Either, block_on, first},
@@ -82,13 +85,16 @@ impl<'a, In: Send + 'a> Pipeline<'a, In> {
     {
         let items = Queue::bounded(ENTRANCE);
         let entrance = items.producer();
-        let pipeline = build(Pipeline::from_iter(std::iter::from_fn(move || items.pop().ok())));
-        pipeline.run_with(|core, exit| {
+        let mut pipeline = Pipeline::from_iter(std::iter::from_fn(move || items.pop().ok()));
+        pipeline.plan.has_rounds = true;
+        build(pipeline).run_with(|core, exit| {
             let guard = OnUnwind { core, queue: exit, ledger: &core.ledger };
             let mut rounds = Rounds { entrance, exit, core, fed: 0 };
             let output = body(&mut rounds);
             drop(rounds);
             std::mem::forget(guard);
+            // A round that was stopped leaves answers behind, and more may come.
+            block_on(sink::drain(core, exit, |_, _| {}));
             output
         })
     }
@@ -137,8 +143,11 @@ impl<In: Send, Out: Send> Rounds<'_, In, Out> {
                 self.core.stop.reached(StopLevel::Drain).await;
             };
             let popped = self.exit.pop_batch_async(&mut inbox, chunk::MOST);
-            if let Either::First(Err(_)) | Either::Second(()) = first(popped, feed).await {
-                return Err(Stopped);
+            // An item of which nothing is left ends on the way and never comes out.
+            let complete = ledger.has_ended.until(|| ledger.ended() >= self.fed);
+            match first(first(popped, complete), feed).await {
+                Either::First(Either::First(Ok(_)) | Either::Second(())) => {}
+                Either::First(Either::First(Err(_))) | Either::Second(()) => return Err(Stopped),
             }
             ledger.end_all(&mut inbox, |id, output| {
                 let number = id.sequence_numbers().first().copied().unwrap_or(0);

@@ -13,10 +13,12 @@
 //! Not here: how a pipeline is put together (`pipeline.rs`).
 
 use std::{
+    any::Any,
     hash::{BuildHasher, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering, fence},
     },
     thread,
     time::Duration,
@@ -45,42 +47,48 @@ pub(crate) mod stage_loop;
 /// is answered and every thread has ended.
 ///
 /// `sink` runs on the calling thread and takes what the last stage gives
-/// until there is nothing more.
+/// until there is nothing more. A panic that is no item's failure cancels the
+/// run and goes on from here.
 pub(crate) fn run<R>(
     core: &Core,
     nodes: &[Box<dyn Node + '_>],
     mut source: Box<dyn feed::Source<'_> + '_>,
     sink: impl FnOnce(&Core) -> R,
 ) -> Result<(R, Summary), Error> {
-    open(core, nodes);
+    open(nodes);
     let output = thread::scope(|scope| {
         let hosts = Arc::new(Hosts::new(scope, nodes.len(), cores()));
-        let output = start(core, nodes, &mut source, &hosts).map(|()| sink(core));
+        let started = start(core, nodes, &mut source, &hosts);
+        let output = started.map(|()| core.guarded(|| sink(core)));
         if output.is_err() {
             core.stop.kill();
-            nodes.iter().for_each(|node| node.abandon(&core.ledger));
+            nodes.iter().for_each(|node| node.abandon(core));
         }
         block_on(core.quiet.until(|| core.live.load(Ordering::SeqCst) == 0));
         hosts.finish();
         core.end();
         output
     });
-    nodes.iter().for_each(|node| node.abandon(&core.ledger));
+    nodes.iter().for_each(|node| node.settle(core));
     let summary = Summary::of(core, nodes);
+    core.let_panic_go_on();
     match core.take_error() {
         Some(error) => Err(error),
         None => {
             summary.check()?;
-            Ok((output?, summary))
+            Ok((
+                output?.expect("a sink that panicked gives nothing, and that has gone on"),
+                summary,
+            ))
         }
     }
 }
 
 /// Bounds the queues, from the source on.
-fn open(core: &Core, nodes: &[Box<dyn Node + '_>]) {
+fn open(nodes: &[Box<dyn Node + '_>]) {
     let mut upstream = 1;
     for node in nodes {
-        node.open(upstream, &core.ledger);
+        node.open(upstream);
         upstream = node.settings().workers();
     }
 }
@@ -97,7 +105,10 @@ fn start<'s>(
     }
     let at_hand = hosts.clone();
     hosts.on_thread("paceline", move || conductor::conduct(core, nodes, &at_hand))?;
-    hosts.on_thread("paceline-source", move || block_on(source.feed(core)))
+    let first = nodes.first().map(|node| &**node);
+    hosts.on_thread("paceline-source", move || {
+        core.guarded(|| block_on(source.feed(core, first)));
+    })
 }
 
 /// What all parts of a run share.
@@ -117,6 +128,7 @@ pub(crate) struct Core {
     is_over: OnceLock<()>,
     bell: OnceLock<Arc<Bell>>,
     error: Mutex<Option<Error>>,
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
     random: AtomicU64,
 }
 
@@ -135,12 +147,15 @@ impl Core {
             is_over: OnceLock::new(),
             bell: OnceLock::new(),
             error: Mutex::default(),
+            panic: Mutex::default(),
             random: AtomicU64::new(RandomState::new().hash_one(0)),
         }
     }
 
     /// Makes the conductor look again.
     pub(crate) fn ring(&self) {
+        // Pairs with the fence in `conduct`: either we see the bell or it sees the change.
+        fence(Ordering::SeqCst);
         if let Some(bell) = self.bell.get() {
             bell.ring();
         }
@@ -150,6 +165,23 @@ impl Core {
     pub(crate) fn fail(&self, error: Error) {
         lock(&self.error).get_or_insert(error);
         self.stop.drain();
+    }
+
+    /// Runs a part of the run. Its panic cancels the run, and goes on when all has ended.
+    pub(crate) fn guarded<R>(&self, part: impl FnOnce() -> R) -> Option<R> {
+        catch_unwind(AssertUnwindSafe(part)).map_err(|panic| self.panicked(panic)).ok()
+    }
+
+    /// Notes a panic that is no item's failure.
+    pub(crate) fn panicked(&self, panic: Box<dyn Any + Send>) {
+        lock(&self.panic).get_or_insert(panic);
+        self.stop.cancel();
+    }
+
+    fn let_panic_go_on(&self) {
+        if let Some(panic) = lock(&self.panic).take() {
+            resume_unwind(panic);
+        }
     }
 
     fn take_error(&self) -> Option<Error> {

@@ -8,11 +8,12 @@
 //! Not here: what a worker does in its life (`run/stage_loop.rs`).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    task::Waker,
     thread,
     time::Duration,
 };
@@ -22,6 +23,7 @@ use paceline_queue::{Hold, Queue};
 use crate::{
     account::{Held, Ledger, StageCounters},
     chunk,
+    clock::Clock,
     event::StageState,
     item::{Envelope, Load},
     outlet::{
@@ -29,6 +31,7 @@ use crate::{
         order::{Order, OrderOutlet},
     },
     retry::Retry,
+    run::Core,
     sync::{Notice, lock},
 };
 
@@ -128,18 +131,24 @@ pub(crate) struct Stage<In> {
     /// Told when the target has changed.
     pub(crate) resized: Notice,
     /// Which workers live.
-    pub(crate) alive: Mutex<Vec<bool>>,
+    pub(crate) alive: Mutex<Vec<Presence>>,
     /// Set when a worker has seen the end of the queue: no new ones then.
     pub(crate) has_ended: AtomicBool,
     capacity: AtomicUsize,
     chunk_limit: AtomicUsize,
     /// Each keeps its place in the queue meanwhile.
     retries: Mutex<Retries<In>>,
-    next_retry: AtomicU64,
 }
 
-/// What waits for another attempt, by when it is due; the number keeps apart
-/// what is due at the same time.
+/// Whether a worker lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Gone,
+    AtWork,
+    Leaving,
+}
+
+/// What waits for another attempt, by the clock's timer that ends its wait.
 type Retries<In> = BTreeMap<(Duration, u64), (Hold<Envelope<In>>, Envelope<In>)>;
 
 impl<In> Stage<In> {
@@ -156,7 +165,6 @@ impl<In> Stage<In> {
             capacity: AtomicUsize::new(1),
             chunk_limit: AtomicUsize::new(1),
             retries: Mutex::default(),
-            next_retry: AtomicU64::new(0),
         }
     }
 
@@ -199,15 +207,31 @@ impl<In> Stage<In> {
         worker >= self.target.load(Ordering::Acquire)
     }
 
+    /// Lets a worker leave, but not the last one while an item may still come
+    /// back for another attempt: nobody would make it.
+    pub(crate) fn lets_go(&self, worker: usize) -> bool {
+        let mut alive = lock(&self.alive);
+        alive[worker] = Presence::Leaving;
+        if !alive.contains(&Presence::AtWork) && !self.queue.has_ended() {
+            alive[worker] = Presence::AtWork;
+        }
+        alive[worker] == Presence::Leaving
+    }
+
     /// Starts no more work: what waits here is unfinished.
-    pub(crate) fn abandon(&self, ledger: &Arc<Ledger>) {
+    pub(crate) fn abandon(&self, core: &Core) {
         let mut left = self.queue.close_now();
         let retries = std::mem::take(&mut *lock(&self.retries));
-        for (hold, envelope) in retries.into_values() {
+        for (timer, (hold, envelope)) in retries {
+            core.clock.unset(timer);
             left.push_back(envelope);
             drop(hold);
         }
         self.count_fed(&left, 0);
+        self.leave_unfinished(left, &core.ledger);
+    }
+
+    fn leave_unfinished(&self, left: VecDeque<Envelope<In>>, ledger: &Arc<Ledger>) {
         drop(Held::new(ledger.clone(), Some(self.counters.clone())).with(left));
     }
 
@@ -235,27 +259,29 @@ impl<In> Stage<In> {
         &self,
         due: Duration,
         envelope: Envelope<In>,
+        clock: &Clock,
     ) -> Result<(), Envelope<In>> {
         let Some(hold) = self.queue.hold() else { return Err(envelope) };
-        let number = self.next_retry.fetch_add(1, Ordering::Relaxed);
-        lock(&self.retries).insert((due, number), (hold, envelope));
+        let mut retries = lock(&self.retries);
+        // It wakes nobody: the conductor looks here at each timer.
+        let timer = clock.set(due, Waker::noop().clone());
+        retries.insert(timer, (hold, envelope));
         Ok(())
     }
 
-    /// Puts back what is due, and returns how long it is to the next.
-    pub(crate) fn release_due(&self, now: Duration, ledger: &Arc<Ledger>) -> Option<Duration> {
+    /// Puts back what is due.
+    pub(crate) fn release_due(&self, core: &Core) {
         let mut retries = lock(&self.retries);
-        let later = retries.split_off(&(now.saturating_add(Duration::from_nanos(1)), 0));
+        let soon = core.clock.now().saturating_add(Duration::from_nanos(1));
+        let later = retries.split_off(&(soon, 0));
         let due = std::mem::replace(&mut *retries, later);
-        let next = retries.first_key_value().map(|(&(due, _), _)| due.saturating_sub(now));
         drop(retries);
-        for (hold, envelope) in due.into_values() {
+        for (timer, (hold, envelope)) in due {
+            core.clock.unset(timer);
             if let Err(refused) = hold.put_back(envelope) {
-                let left = [refused.into_item()].into();
-                drop(Held::new(ledger.clone(), Some(self.counters.clone())).with(left));
+                self.leave_unfinished([refused.into_item()].into(), &core.ledger);
             }
         }
-        next
     }
 
     /// How many items may be before it and in it at once.

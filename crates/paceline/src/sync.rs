@@ -118,7 +118,8 @@ impl Bell {
                 None => thread::park(),
             }
         }
-        self.rung.store(false, Ordering::SeqCst);
+        // A swap and not a store: what the ringer did before is seen after it.
+        self.rung.swap(false, Ordering::SeqCst);
     }
 }
 

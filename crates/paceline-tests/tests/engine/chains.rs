@@ -287,9 +287,7 @@ fn run_from<Prev>(world: &Arc<World>, stage: usize, so_far: Pipeline<'_, u64, Pr
             let split = if step.ordered { split.ordered() } else { split };
             run_from(world, stage + 1, split.workers(step.workers).fan_out())
         }
-        After::FanIn(items) => {
-            run_from(world, stage + 1, staged.fan_in(items, None).fan_out())
-        }
+        After::FanIn(items) => run_from(world, stage + 1, staged.fan_in(items, None).fan_out()),
     }
 }
 
@@ -350,12 +348,8 @@ fn check(chain: &Chain) {
 fn check_some(seed: u64, cases: u32) {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
-    let config = Config {
-        cases,
-        failure_persistence: None,
-        max_shrink_iters: 200,
-        ..Config::default()
-    };
+    let config =
+        Config { cases, failure_persistence: None, max_shrink_iters: 200, ..Config::default() };
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
     let checked = TestRunner::new_with_rng(config, rng).run(&chains(), |chain| {
         limited(Duration::from_secs(30), move || check(&chain));

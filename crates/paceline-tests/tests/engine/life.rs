@@ -50,7 +50,8 @@ fn a_source_without_stages_is_a_pipeline_too() {
         assert_eq!(Pipeline::from_iter(0..1_000).discard().run().unwrap().ok, 1_000);
         let (halves, _) = Pipeline::from_iter(0..1_000).fan_in(500, None).collect().unwrap();
         assert_eq!(halves.len(), 2);
-        let (flat, _) = Pipeline::from_iter([vec![1, 2], vec![], vec![3]]).fan_out().collect().unwrap();
+        let (flat, _) =
+            Pipeline::from_iter([vec![1, 2], vec![], vec![3]]).fan_out().collect().unwrap();
         assert_eq!(flat, [1, 2, 3]);
     });
 }
@@ -58,13 +59,15 @@ fn a_source_without_stages_is_a_pipeline_too() {
 #[test]
 fn a_source_that_waits_for_the_results_of_its_own_items_gets_them() {
     watched(|| {
-        // It says that more is at hand, and then waits for what it gave.
+        // It cannot say that more is at hand: it waits for what it gave.
         let (give, given) = mpsc::channel();
-        let items = (0..3_000_u64).map(move |n| {
-            if n > 0 {
-                assert_eq!(given.recv().unwrap(), n - 1);
+        let mut next = 0;
+        let items = std::iter::from_fn(move || {
+            if next > 0 {
+                assert_eq!(given.recv().unwrap(), next - 1);
             }
-            n
+            next += 1;
+            (next <= 3_000).then_some(next - 1)
         });
         let give = Mutex::new(give);
         let summary = Pipeline::from_iter(items)
@@ -139,7 +142,10 @@ fn a_run_may_be_called_inside_a_stage_of_another() {
             .unwrap();
         assert_eq!(inner, [100, 200, 300, 400]);
         let (inner, _) = Pipeline::from_iter(1..=2_u64)
-            .io("outer", |n| async move { every_kind(0..n).collect().map(|(values, _)| values.len()) })
+            .io(
+                "outer",
+                |n| async move { every_kind(0..n).collect().map(|(values, _)| values.len()) },
+            )
             .ordered()
             .collect()
             .unwrap();
@@ -183,7 +189,10 @@ fn an_observer_hears_of_each_item_and_of_each_stages_answer_once() {
         let summary: Summary = Pipeline::from_iter(1..=900_u64)
             .blocking("first", |n| if n % 9 == 0 { Err("nine".into()) } else { Given::Ok(n) })
             .workers(3)
-            .io("second", |n| async move { if n % 10 == 0 { Err("ten".into()) } else { Given::Ok(n) } })
+            .io(
+                "second",
+                |n| async move { if n % 10 == 0 { Err("ten".into()) } else { Given::Ok(n) } },
+            )
             .observer(everything.clone())
             .discard()
             .run()

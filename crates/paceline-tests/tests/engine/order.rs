@@ -25,7 +25,11 @@ fn order_holds_through_failures_retries_fan_out_and_fan_in() {
             let (values, summary) = Pipeline::from_iter(0..600_u64)
                 .blocking("split", |n| {
                     dawdle(n);
-                    if n % 7 == 3 { Err("seven".into()) } else { Given::Ok((0..n % 4).map(move |part| 10 * n + part)) }
+                    if n % 7 == 3 {
+                        Err("seven".into())
+                    } else {
+                        Given::Ok((0..n % 4).map(move |part| 10 * n + part))
+                    }
                 })
                 .workers(workers)
                 .queue(5)
@@ -119,13 +123,14 @@ fn batches_of_batches_pass_an_ordered_stage() {
 #[test]
 fn a_failure_of_a_batch_is_a_failure_of_all_its_items() {
     watched(|| {
-        let (_, summary) = Pipeline::from_iter(0..10_u64)
-            .fan_in(4, None)
-            .cpu("sum", |batch: Vec<u64>| {
-                if batch[0] == 4 { Err("second batch".into()) } else { Given::Ok(batch) }
-            })
-            .collect()
-            .unwrap();
+        let (_, summary) =
+            Pipeline::from_iter(0..10_u64)
+                .fan_in(4, None)
+                .cpu("sum", |batch: Vec<u64>| {
+                    if batch[0] == 4 { Err("second batch".into()) } else { Given::Ok(batch) }
+                })
+                .collect()
+                .unwrap();
         assert_conserved(&summary);
         assert_eq!((summary.ok, summary.failed), (6, 4));
         assert_eq!(summary.failures[0].item().sequence_numbers(), [5, 6, 7, 8]);

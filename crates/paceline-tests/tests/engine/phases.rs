@@ -152,9 +152,10 @@ fn r57_3_workers_borrow_the_grid_and_write_each_its_own_cell() {
     watched(|| {
         let grid = Grid::glider();
         let mut next = grid.clone();
-        let cells = next.0.iter_mut().enumerate().flat_map(|(y, row)| {
-            row.iter_mut().enumerate().map(move |(x, cell)| ((y, x), cell))
-        });
+        let cells =
+            next.0.iter_mut().enumerate().flat_map(|(y, row)| {
+                row.iter_mut().enumerate().map(move |(x, cell)| ((y, x), cell))
+            });
         Pipeline::from_iter(cells)
             .cpu("step", |(place, cell): (Place, &mut bool)| {
                 *cell = grid.next_cell(place);
@@ -301,9 +302,12 @@ fn r58_3_a_failure_of_the_first_phase_passes_the_second_untouched_and_comes_once
     watched(|| {
         let seen = Mutex::new(Vec::new());
         let (outcomes, summary) = Pipeline::from_iter(Grid::places())
-            .blocking("count", |place| {
-                if place.0 == 2 { Err(out_of_reach(place)) } else { Ok(place) }
-            })
+            .blocking(
+                "count",
+                |place| {
+                    if place.0 == 2 { Err(out_of_reach(place)) } else { Ok(place) }
+                },
+            )
             .blocking("step", |place| {
                 seen.lock().unwrap().push(place);
                 Given::Ok(place)
@@ -312,7 +316,8 @@ fn r58_3_a_failure_of_the_first_phase_passes_the_second_untouched_and_comes_once
             .unwrap();
         assert_conserved(&summary);
         assert!(seen.lock().unwrap().iter().all(|place| place.0 != 2));
-        let failures: Vec<_> = outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
+        let failures: Vec<_> =
+            outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).collect();
         let mut numbers: Vec<_> =
             failures.iter().flat_map(|failure| failure.item().sequence_numbers()).collect();
         numbers.sort_unstable();

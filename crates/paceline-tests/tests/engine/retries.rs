@@ -83,15 +83,16 @@ fn retries_wait_for_the_clock_and_longer_each_time() {
         let clock = Clock::manual();
         let attempts = Attempts::default();
         let noted = attempts.clone();
-        let running = Pipeline::from_iter([7])
-            .blocking("try", move |n| {
-                if noted.note(n) < 4 { Err("not yet".into()) } else { Given::Ok(()) }
-            })
-            .retry(Retry::times(3).backoff(SECOND).jitter(false))
-            .clock(&clock)
-            .discard()
-            .start()
-            .unwrap();
+        let running =
+            Pipeline::from_iter([7])
+                .blocking("try", move |n| {
+                    if noted.note(n) < 4 { Err("not yet".into()) } else { Given::Ok(()) }
+                })
+                .retry(Retry::times(3).backoff(SECOND).jitter(false))
+                .clock(&clock)
+                .discard()
+                .start()
+                .unwrap();
         for (made, wait) in [(1, 1), (2, 2), (3, 4)] {
             until("the retry waits", || clock.timers() == 1);
             assert_eq!(attempts.of(7), made);

@@ -9,8 +9,8 @@ use std::{
 use paceline::{Halt, Observer, Pipeline, Retry, StageState, StopLevel};
 
 use crate::support::{
-    Census, Gate, Given, Peak, assert_conserved, block_for, millis, until,
-    until_no_thread_is_left, watched, watched_alone,
+    Census, Gate, Given, Peak, assert_conserved, block_for, millis, until, until_no_thread_is_left,
+    watched, watched_alone,
 };
 
 #[test]

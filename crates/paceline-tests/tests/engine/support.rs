@@ -163,9 +163,7 @@ pub(crate) fn threads_called(prefix: &str) -> usize {
 /// with `prefix`, is left. A thread that has ended is seen a moment longer.
 #[track_caller]
 pub(crate) fn until_no_thread_is_left(prefix: &str) {
-    until("all threads have ended", || {
-        threads_called("paceline") + threads_called(prefix) == 0
-    });
+    until("all threads have ended", || threads_called("paceline") + threads_called(prefix) == 0);
 }
 
 pub(crate) fn open_descriptors() -> usize {

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use paceline::{BoxError, FailureKind, Pipeline};
+use paceline::{BoxError, FailureKind, Pipeline, Running};
 
 use crate::support::{
     Gate, Given, assert_conserved, block_for, millis, thread_names, threads_called, until,
@@ -48,12 +48,17 @@ fn r53_2_the_caller_computes_while_calls_are_in_flight() {
             .discard()
             .start()
             .unwrap();
-        until("all calls are in flight", || running.progress().stages[0].in_flight == 5);
+        until("all calls are in flight", || in_flight(&running) == 5);
         assert_eq!((1..=1000_u64).sum::<u64>(), 500_500);
         assert_eq!(running.progress().ok, 0, "no call could have ended before the computation");
         computed.open();
         assert_eq!(running.join().unwrap().ok, 5);
     });
+}
+
+/// The items in the first stage's hands.
+fn in_flight(running: &Running<'_>) -> u64 {
+    running.progress().stages.first().map_or(0, |stage| stage.in_flight)
 }
 
 const NUMBERS: [u64; 4] = [2_139_079, 1_214_759, 1_516_637, 1_852_285];
@@ -165,7 +170,8 @@ fn used_by(name: &str) -> (Duration, u64) {
             let first = |text: &str| text.split_whitespace().next()?.parse::<u64>().ok();
             nanos += first(&read("schedstat")).unwrap_or(0);
             let status = read("status");
-            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            let line =
+                status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
             switches += line.and_then(first).unwrap_or(0);
         }
     }

@@ -6,6 +6,7 @@
 //! from: it has ended when the last of them has.
 
 use std::{
+    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -105,7 +106,7 @@ impl<T: IntoIterator> FanOutlet<'_, T> {
                 let family = Family::new(vec![id.clone()]);
                 match catch_unwind(AssertUnwindSafe(|| value.into_iter())) {
                     Ok(values) => self.current = Some(Split { parent: id, family, values }),
-                    Err(panic) => self.panicked(id, &family, panic),
+                    Err(panic) => self.panicked(id, family, panic),
                 }
             }
             Load::Failed(failure) => self.carry_on(id, Load::Failed(failure)),
@@ -123,21 +124,27 @@ impl<T: IntoIterator> FanOutlet<'_, T> {
     fn next_member(&mut self, mut split: Split<T::IntoIter>) {
         match catch_unwind(AssertUnwindSafe(|| split.values.next())) {
             Ok(Some(value)) => {
-                split.family.grow();
-                let id = ItemId { position: self.position(), family: Some(split.family.clone()) };
-                self.made.push_back(Envelope::new(id, Load::Item(value)));
+                self.add(&split.family, Load::Item(value));
                 self.current = Some(split);
             }
             Ok(None) => self.close(&split.family, Ending::Ok),
-            Err(panic) => self.panicked(split.parent, &split.family, panic),
+            Err(panic) => self.panicked(split.parent, split.family, panic),
         }
     }
 
-    fn panicked(&self, parent: ItemId, family: &Arc<Family>, panic: Box<dyn std::any::Any + Send>) {
+    fn add(&mut self, family: &Arc<Family>, load: Load<T::Item>) {
+        family.grow();
+        let id = ItemId { position: self.position(), family: Some(family.clone()) };
+        self.made.push_back(Envelope::new(id, load));
+    }
+
+    /// The failure goes on as the last member, so that it is met at the end like any other.
+    fn panicked(&mut self, parent: ItemId, family: Arc<Family>, panic: Box<dyn Any + Send>) {
         let fault = Fault::new(FailureKind::Panic, panic_message(&*panic));
         let failure = Failure::new(parent, self.stage.clone(), 1, fault);
         self.ledger.note_failure(&failure);
-        self.close(family, Ending::Failed(failure));
+        self.add(&family, Load::Failed(failure));
+        self.close(&family, Ending::Ok);
     }
 
     fn give_up(&mut self) {

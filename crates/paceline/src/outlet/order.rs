@@ -30,12 +30,18 @@ struct Buffer<T> {
     waiting: VecDeque<Option<Envelope<T>>>,
     next: u64,
     has_pusher: bool,
-    ledger: Arc<Ledger>,
 }
 
 impl<T> Order<T> {
-    pub(crate) fn new(ledger: Arc<Ledger>) -> Self {
-        Self(Mutex::new(Buffer { waiting: VecDeque::new(), next: 1, has_pusher: false, ledger }))
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Buffer { waiting: VecDeque::new(), next: 1, has_pusher: false }))
+    }
+
+    /// Answers for what waits for an item that never came, since the run was
+    /// stopped. Only when all workers have ended.
+    pub(crate) fn abandon(&self, ledger: &Arc<Ledger>) {
+        let left = lock(&self.0).waiting.drain(..).flatten().collect();
+        drop(Held::new(ledger.clone(), None).with(left));
     }
 }
 
@@ -53,14 +59,6 @@ impl<T> Buffer<T> {
             ready.extend(self.waiting.pop_front().flatten());
             self.next += 1;
         }
-    }
-}
-
-impl<T> Drop for Buffer<T> {
-    /// Answers for what waited for an item that never came, since the run was stopped.
-    fn drop(&mut self) {
-        let left = self.waiting.drain(..).flatten().collect();
-        drop(Held::new(self.ledger.clone(), None).with(left));
     }
 }
 

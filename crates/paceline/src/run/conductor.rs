@@ -6,7 +6,10 @@
 //! halted.
 
 use std::{
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{Ordering, fence},
+    },
     time::Duration,
 };
 
@@ -23,26 +26,35 @@ pub(crate) fn conduct<'s>(
     core.clock.add_bell(bell);
     core.stop.add_bell(bell);
     core.monitor.set_bell(bell);
+    fence(Ordering::SeqCst);
     let mut stall = Stall::new(core, nodes);
     while core.is_over.get().is_none() {
-        let mut next = core.clock.fire_due();
-        let mut sooner = |wait: Option<Duration>| {
-            next = [next, wait].into_iter().flatten().min();
-        };
-        if core.stop.level() >= StopLevel::Halt {
-            nodes.iter().for_each(|node| node.abandon(&core.ledger));
+        // An observer that panics must not end the only one who stops the run.
+        if let Some(next) = core.guarded(|| look(core, nodes, hosts, &mut stall)) {
+            bell.wait(next);
         }
-        resize(core, nodes);
-        for node in nodes {
-            let due = node.release_due(core.clock.now(), &core.ledger);
-            sooner(due.filter(|_| core.clock.runs()));
-            // A worker that cannot be started now is tried again with the next bell; the
-            // others do its work meanwhile.
-            drop(node.start_missing(hosts, core));
-        }
-        sooner(stall.look(core, nodes));
-        bell.wait(next);
     }
+}
+
+/// Does what is due, and returns how long it is to the next.
+fn look<'s>(
+    core: &'s Core,
+    nodes: &'s [Box<dyn Node + '_>],
+    hosts: &Arc<Hosts<'s, '_>>,
+    stall: &mut Stall,
+) -> Option<Duration> {
+    let next = core.clock.fire_due();
+    if core.stop.level() >= StopLevel::Halt {
+        nodes.iter().for_each(|node| node.abandon(core));
+    }
+    resize(core, nodes);
+    for node in nodes {
+        node.release_due(core);
+        // A worker that cannot be started now is tried again with the next bell; the
+        // others do its work meanwhile.
+        drop(node.start_missing(hosts, core));
+    }
+    [next, stall.look(core, nodes)].into_iter().flatten().min()
 }
 
 /// Does what was asked for through the monitor.

@@ -82,6 +82,11 @@ where
     pub(crate) async fn run(mut self, mut outlet: Box<dyn Outlet<U> + '_>) {
         let mut inbox = Held::new(self.core.ledger.clone(), Some(self.stage.counters.clone()));
         loop {
+            // Items that keep coming must not keep a batch from its age.
+            if self.due.is_some_and(|due| self.core.clock.now() >= due) {
+                self.close_batch();
+                hand_on(&mut *outlet, &mut self.outbox).await;
+            }
             let popped = self.stage.queue.pop_batch_async(&mut inbox, chunk::MOST);
             let ended = match self.due {
                 None => popped.await.is_err(),

@@ -18,6 +18,7 @@ use crate::{
     chunk::{self, Chunk},
     error::{Error, ErrorKind},
     item::{Envelope, ItemId, Load},
+    node::Node,
     outlet::{BoxFuture, Outlet, Slot, hand_on},
     stop::StopLevel,
     sync::first,
@@ -26,8 +27,8 @@ use crate::{
 
 /// Where items come from.
 pub(crate) trait Source<'a>: Send {
-    /// Feeds the first stage until the source ends or the run is stopped.
-    fn feed<'s>(&'s mut self, core: &'s Core) -> BoxFuture<'s, ()>;
+    /// Feeds the first stage, if there is one, until the source ends or the run is stopped.
+    fn feed<'s>(&'s mut self, core: &'s Core, first: Option<&'s dyn Node>) -> BoxFuture<'s, ()>;
 }
 
 /// An iterator as a source.
@@ -41,11 +42,12 @@ where
     I: Iterator + Send,
     I::Item: Send,
 {
-    fn feed<'s>(&'s mut self, core: &'s Core) -> BoxFuture<'s, ()> {
+    fn feed<'s>(&'s mut self, core: &'s Core, first: Option<&'s dyn Node>) -> BoxFuture<'s, ()> {
         Box::pin(async move {
             let link = self.slot.get().expect("links are joined before a run");
             let mut feed = Feed {
                 core,
+                first,
                 outlet: link.outlet(&core.ledger),
                 outbox: Held::new(core.ledger.clone(), None),
                 taken: 0,
@@ -62,6 +64,7 @@ where
 
 struct Feed<'s, T> {
     core: &'s Core,
+    first: Option<&'s dyn Node>,
     outlet: Box<dyn Outlet<T> + 's>,
     outbox: Held<T>,
     taken: u64,
@@ -81,7 +84,7 @@ impl<T> Feed<'_, T> {
             }
         }
         // A source that knows that it is empty has ended all the same.
-        Ok(items.size_hint().1 == Some(0))
+        caught(|| items.size_hint().1 == Some(0))
     }
 
     /// Takes up to `most` items, as long as they are at hand and nobody waits
@@ -92,7 +95,7 @@ impl<T> Feed<'_, T> {
         most: usize,
         chunk: &Chunk,
     ) -> Result<bool, Error> {
-        let gathered = catch_unwind(AssertUnwindSafe(|| {
+        caught(|| {
             loop {
                 let left = most - self.outbox.len();
                 let few = left.min(chunk.at_a_stretch()).min(items.size_hint().0.max(1));
@@ -113,18 +116,19 @@ impl<T> Feed<'_, T> {
                     return false;
                 }
             }
-        }));
-        gathered.map_err(|panic| {
-            let message = panic_message(&*panic).replace("the worker", "the source");
-            Error::new(ErrorKind::Source, message)
         })
+    }
+
+    /// How many items may be gathered, such that the first stage's bound holds.
+    fn most(&self) -> usize {
+        self.first.map_or(chunk::MOST, Node::chunk_limit)
     }
 
     /// Waits while as many items are inside as an ordered run may hold, and
     /// tells how many may be taken; `None` if the run is being stopped.
     async fn admitted(&mut self) -> Option<usize> {
         let Core { ledger, stop, window, .. } = self.core;
-        let mut room = chunk::MOST;
+        let mut room = self.most();
         if let Some(window) = *window {
             let has_room = ledger.has_ended.until(|| ledger.in_flight() < window);
             first(has_room, stop.reached(StopLevel::Drain)).await;
@@ -138,4 +142,12 @@ impl<T> Feed<'_, T> {
         self.core.ledger.taken.fetch_add(self.outbox.len() as u64, Ordering::SeqCst);
         hand_on(&mut *self.outlet, &mut self.outbox).await;
     }
+}
+
+/// Asks the source; its panic is an error of the run.
+fn caught<R>(ask: impl FnOnce() -> R) -> Result<R, Error> {
+    catch_unwind(AssertUnwindSafe(ask)).map_err(|panic| {
+        let message = panic_message(&*panic).replace("the worker", "the source");
+        Error::new(ErrorKind::Source, message)
+    })
 }

@@ -8,7 +8,13 @@
 //! Stopping: from [`StopLevel::Halt`] on no attempt is started, and what is
 //! in hand is carried on as unfinished.
 
-use std::{marker::PhantomData, sync::atomic::Ordering, thread, time::Duration};
+use std::{
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
+    thread,
+    time::Duration,
+};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -23,7 +29,7 @@ use crate::{
     stage::Stage,
     stop::StopLevel,
     sync::{Either, first},
-    worker::{Attempt, Surroundings, Work},
+    worker::{Attempt, Surroundings, Work, panic_message},
 };
 
 /// How often a worker on a thread gives up the core before it sleeps on an
@@ -135,7 +141,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
     /// Waits for a chunk, and tells whether there is one.
     async fn take(&self, inbox: &mut Held<In>, chunk: &Chunk) -> bool {
         let stage = self.stage;
-        if stage.is_surplus(self.worker) {
+        if stage.is_surplus(self.worker) && stage.lets_go(self.worker) {
             return false;
         }
         let most = chunk.size(stage.chunk_limit());
@@ -143,24 +149,31 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
             match stage.queue.try_pop_batch(inbox, most) {
                 Ok(0) => {}
                 Ok(_) => return true,
-                Err(_) => return self.ended(),
+                Err(_) if self.has_ended() => return false,
+                Err(_) => break,
             }
             if self.on_thread {
                 thread::yield_now();
             }
         }
-        let popped = stage.queue.pop_batch_async(inbox, most);
-        let surplus = stage.resized.until(|| stage.is_surplus(self.worker));
-        match first(popped, surplus).await {
-            Either::First(Ok(_)) => true,
-            Either::First(Err(_)) => self.ended(),
-            Either::Second(()) => false,
+        let mut may_go = true;
+        loop {
+            let popped = stage.queue.pop_batch_async(inbox, most);
+            let surplus = stage.resized.until(|| may_go && stage.is_surplus(self.worker));
+            match first(popped, surplus).await {
+                Either::First(Ok(_)) => return true,
+                Either::First(Err(_)) if self.has_ended() => return false,
+                Either::First(Err(_)) => {}
+                Either::Second(()) if stage.lets_go(self.worker) => return false,
+                Either::Second(()) => may_go = false,
+            }
         }
     }
 
-    fn ended(&self) -> bool {
+    /// Takes note that the queue has ended, and tells whether it still has for this worker.
+    fn has_ended(&self) -> bool {
         self.stage.has_ended.store(true, Ordering::Relaxed);
-        false
+        self.stage.lets_go(self.worker)
     }
 
     fn answers<'a, Out>(
@@ -224,13 +237,20 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
                 return Some(Envelope::new(id, Load::Unfinished));
             }
             tries += 1;
-            let spare = self.spare(&item, tries);
+            let spare = match catch_unwind(AssertUnwindSafe(|| self.spare(&item, tries))) {
+                Ok(spare) => spare,
+                Err(panic) => {
+                    let fault = Fault::new(FailureKind::Panic, panic_message(&*panic));
+                    let failure = self.given_up(id.clone(), fault, tries, Duration::ZERO);
+                    return Some(Envelope::new(id, failure.map_or(Load::Unfinished, Load::Failed)));
+                }
+            };
             let (result, service) = self.attempt(item, &id, tries).await;
             let fault = match result {
                 Ok(value) => return Some(self.done(id, value, tries, service)),
                 Err(fault) => fault,
             };
-            let may_try = !fault.is_permanent() && fault.kind() != FailureKind::Cancelled;
+            let may_try = !fault.is_permanent() && !self.was_stopped(&fault);
             let Some((again, delay)) = spare.filter(|_| may_try) else {
                 let failure = self.given_up(id.clone(), fault, tries, service);
                 return Some(Envelope::new(id, failure.map_or(Load::Unfinished, Load::Failed)));
@@ -242,7 +262,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
             }
             let envelope = Envelope::new(id, Load::Again(Box::new(Again { item: again, tries })));
             let due = self.core.clock.now().saturating_add(delay);
-            let Err(kept) = self.stage.wait_for_retry(due, envelope) else {
+            let Err(kept) = self.stage.wait_for_retry(due, envelope, &self.core.clock) else {
                 self.core.ring();
                 return None;
             };
@@ -316,7 +336,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
     /// attempt was stopped with the run.
     #[cold]
     fn given_up(&self, id: ItemId, fault: Fault, tries: u32, service: Duration) -> Option<Failure> {
-        if fault.kind() == FailureKind::Cancelled {
+        if self.was_stopped(&fault) {
             self.unfinished(id, tries);
             return None;
         }
@@ -325,6 +345,16 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         self.tell(&id, &Ending::Failed(failure.clone()), tries, service);
         self.core.ledger.note_failure(&failure);
         Some(failure)
+    }
+
+    /// Whether an attempt did not succeed because the run was cancelled: it
+    /// was stopped, or a function was told to end and did.
+    fn was_stopped(&self, fault: &Fault) -> bool {
+        match fault.kind() {
+            FailureKind::Cancelled => true,
+            FailureKind::Panic => false,
+            _ => self.on_thread && self.core.stop.level() >= StopLevel::Cancel,
+        }
     }
 
     #[cold]

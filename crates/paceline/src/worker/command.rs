@@ -144,8 +144,8 @@ async fn supervise(
 }
 
 fn caught<T>(call: impl FnOnce() -> Result<T, BoxError>) -> Result<T, Fault> {
-    match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(result) => result.map_err(Fault::from_error),
+    match catch_unwind(AssertUnwindSafe(|| call().map_err(Fault::from_error))) {
+        Ok(result) => result,
         Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
     }
 }

@@ -135,7 +135,8 @@ pub(crate) fn enter(stop: &Stop, clock: &Clock) {
 /// the run is being cancelled. Always `false` outside a stage's function.
 ///
 /// A thread cannot be killed, so a function that may take long asks now and
-/// then. Never waits.
+/// then. An item whose function returns an error after the run was cancelled
+/// is unfinished and not failed. Never waits.
 ///
 /// ```
 /// use std::time::Duration;

@@ -77,10 +77,11 @@ where
     E: Into<BoxError>,
 {
     let started = Instant::now();
-    let polled = catch_unwind(AssertUnwindSafe(|| future.poll(context)));
+    let poll = || future.poll(context).map_err(Fault::from_error);
+    let polled = catch_unwind(AssertUnwindSafe(poll));
     shard.cpu.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
     match polled {
-        Ok(poll) => poll.map_err(Fault::from_error),
+        Ok(poll) => poll,
         Err(panic) => Poll::Ready(Err(Fault::new(FailureKind::Panic, panic_message(&*panic)))),
     }
 }
