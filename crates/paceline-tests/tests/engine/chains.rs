@@ -337,10 +337,13 @@ fn check(chain: &Chain) {
             assert!(count <= most.get(thing).copied().unwrap_or(0), "{thing:?} is too much");
         }
     }
-    // In order to the end if nothing behind the last ordered stage mixes it up.
+    // In order to the end if nothing behind the last ordered stage mixes it
+    // up. What has failed does not wait for its batch, so it may overtake.
     let last = chain.steps.last().unwrap();
     if last.ordered && summary.stopped == StopLevel::None {
-        assert_eq!(seen, expected);
+        let has_batches = chain.steps.iter().any(|step| matches!(step.after, After::FanIn(_)));
+        let matters = |one: &&Seen| one.is_ok() || !has_batches;
+        assert!(seen.iter().filter(matters).eq(expected.iter().filter(matters)), "out of order");
     }
 }
 

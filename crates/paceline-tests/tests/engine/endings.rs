@@ -16,7 +16,9 @@ use paceline::{
     Summary,
 };
 
-use crate::support::{Given, assert_conserved, millis, until_no_thread_is_left, watched_alone};
+use crate::support::{
+    Given, assert_conserved, millis, until, until_no_thread_is_left, watched_alone,
+};
 
 /// The stages of these tests are called something with this, to tell their threads.
 const MARK: &str = "end-";
@@ -250,25 +252,26 @@ impl Observer for Touchy {
 fn a_panic_of_the_observer_goes_on_to_the_caller() {
     watched_alone(|| {
         for of in ["stage_ended", "retrying", "failed", "item_ended", "overdue", "stalled"] {
-            let work = |n: u64| {
-                if n == 50 {
-                    return Err("fifty");
-                }
-                while n == 60 && !paceline::is_cancelled() {
-                    std::thread::yield_now();
-                }
-                Ok(n)
-            };
             let chain = || {
+                let touchy = Touchy::of(of);
+                let observer = touchy.clone();
+                let work = move |n: u64| {
+                    if n == 50 {
+                        return Err("fifty");
+                    }
+                    // Long enough to be overdue, and for a stall.
+                    until("it was told", || n != 60 || touchy.is_done.load(Ordering::SeqCst));
+                    Ok(n)
+                };
                 Pipeline::from_iter(0..300)
                     .blocking("end-work", work)
                     .workers(2)
-                    .timeout(millis(100))
+                    .timeout(millis(10))
                     .retry(Retry::times(1).backoff(millis(1)))
                     .io("end-next", |n| async move { Given::Ok(n) })
                     .ordered()
                     .stall_after(millis(20))
-                    .observer(Touchy::of(of))
+                    .observer(observer)
             };
             goes_on_to_the_caller(|| chain().collect());
             goes_on_to_the_caller(|| chain().discard().run());

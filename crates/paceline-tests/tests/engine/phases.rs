@@ -210,10 +210,13 @@ fn live(
     grid
 }
 
+/// Much more than all the rest of the process asks for meanwhile.
+const STACK: u64 = 256 << 20;
+
 const AGAIN: &str = "PACELINE_TEST_WITHOUT_THREADS";
 
-/// With no room for another stack, threads cannot be started: root may have
-/// as many as it likes, so the limit on processes would prove nothing.
+/// Without room for its stack a thread cannot be started. (Root may have as
+/// many as it likes, so the limit on processes would prove nothing.)
 #[test]
 fn r57_5_a_thread_that_cannot_be_started_is_an_error_and_no_hang() {
     if std::env::var_os(AGAIN).is_some() {
@@ -224,6 +227,9 @@ fn r57_5_a_thread_that_cannot_be_started_is_an_error_and_no_hang() {
             .args(["--exact", "--nocapture", "--test-threads=1"])
             .arg("phases::r57_5_a_thread_that_cannot_be_started_is_an_error_and_no_hang")
             .env(AGAIN, "1")
+            .env("RUST_MIN_STACK", STACK.to_string())
+            // The allocator's reserves for each thread would take the room of the stacks.
+            .env("MALLOC_ARENA_MAX", "1")
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
@@ -239,7 +245,7 @@ fn run_without_threads() {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
     let used = pages.split(' ').next().unwrap().parse::<u64>().unwrap() * 4096;
     for threads in 0..12_u64 {
-        let room = threads * (2 << 20) + (1 << 20);
+        let room = threads * STACK + STACK / 2;
         let limit = Rlimit { current: Some(used + room), maximum: before.maximum };
         for kind in ["blocking", "io", "command"] {
             setrlimit(Resource::As, limit).unwrap();

@@ -170,9 +170,11 @@ fn retries_that_wait_when_the_run_is_stopped_are_unfinished_or_made_as_the_level
             let clock = Clock::manual();
             let stop = Stop::new();
             let attempts = Attempts::default();
-            let noted = attempts.clone();
+            let (noted, gate) = (attempts.clone(), Gate::default());
+            let full = gate.clone();
             let running = Pipeline::from_iter(1_u64..)
                 .blocking("try", move |n| {
+                    full.wait();
                     if noted.note(n) == 1 { Err("once".into()) } else { Given::Ok(()) }
                 })
                 .workers(2)
@@ -183,6 +185,8 @@ fn retries_that_wait_when_the_run_is_stopped_are_unfinished_or_made_as_the_level
                 .discard()
                 .start()
                 .unwrap();
+            until("queue, workers and source are full", || running.progress().taken == 7);
+            gate.open();
             // Four wait in their places, two more with their workers.
             until("as many retries wait as can", || clock.timers() == 6);
             stop.rise(level);
