@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use paceline_queue::Queue;
 
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// The queues to show when the time is up.
 #[derive(Clone, Default)]
@@ -30,7 +30,7 @@ impl Watch {
     }
 }
 
-/// Runs `body` and fails if it panics or takes longer than ten seconds.
+/// Runs `body` and fails if it panics or takes longer than a minute.
 pub(crate) fn watched(body: impl FnOnce(&Watch) + Send + 'static) {
     let watch = Watch::default();
     let (end, ended) = mpsc::channel::<()>();
