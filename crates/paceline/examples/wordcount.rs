@@ -7,13 +7,12 @@
 //! Each file is counted by a child process, read on a thread that may wait,
 //! searched on a thread that computes, and sent off by a future. All four
 //! stages run at the same time, each on files of its own.
+#![expect(clippy::print_stdout, reason = "an example shows what it has found")]
 
-use std::{
-    error::Error,
-    fs,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::error::Error;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use paceline::{Attempt, Command, Output, Pipeline, Retry};
 
