@@ -155,8 +155,15 @@ impl<'s> EventLoops<'s> {
             Ok(())
         } else {
             let next = self.next.fetch_add(1, Ordering::Relaxed) % loops.len();
-            lock(&loops[next].added).push(work);
-            loops[next].changed.tell();
+            let is_first = {
+                let mut added = lock(&loops[next].added);
+                added.push(work);
+                added.len() == 1
+            };
+            // The loop takes all that was added when it looks, so one notice is enough.
+            if is_first {
+                loops[next].changed.tell();
+            }
             Ok(())
         }
     }

@@ -6,7 +6,7 @@
 //! started once. One thread can do both ends with every queue bounded,
 //! because it never waits for room alone: it takes results meanwhile.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, pin::pin};
 
 use paceline_queue::{Producer, Queue};
 
@@ -135,13 +135,13 @@ impl<In: Send, Out: Send> Rounds<'_, In, Out> {
             if self.core.stop.level() > StopLevel::None {
                 return Err(Stopped);
             }
-            let feed = async {
+            let feed = pin!(async {
                 if !items.is_empty() {
                     let _ = self.entrance.push_batch_async(items).await;
                 }
                 // Fed: only answers or a stop go on from here.
                 self.core.stop.reached(StopLevel::Drain).await;
-            };
+            });
             let popped = self.exit.pop_batch_async(&mut inbox, chunk::MOST);
             // An item of which nothing is left ends on the way and never comes out.
             let complete = ledger.has_ended.until(|| ledger.ended() >= self.fed);

@@ -93,22 +93,24 @@ fn open(nodes: &[Box<dyn Node + '_>]) {
     }
 }
 
-/// Starts everything, from the sink's end on, so that no queue closes early.
+/// Starts everything: the source, so that workers find items and need not be
+/// woken, and then the stages from the sink's end on, so that no queue closes
+/// early.
 fn start<'s>(
     core: &'s Core,
     nodes: &'s [Box<dyn Node + '_>],
     source: &'s mut Box<dyn feed::Source<'_> + '_>,
     hosts: &Arc<Hosts<'s, '_>>,
 ) -> Result<(), Error> {
+    let first = nodes.first().map(|node| &**node);
+    hosts.on_thread("paceline-source", move || {
+        core.guarded(|| block_on(source.feed(core, first)));
+    })?;
     for node in nodes.iter().rev() {
         node.start_missing(hosts, core)?;
     }
     let at_hand = hosts.clone();
-    hosts.on_thread("paceline", move || conductor::conduct(core, nodes, &at_hand))?;
-    let first = nodes.first().map(|node| &**node);
-    hosts.on_thread("paceline-source", move || {
-        core.guarded(|| block_on(source.feed(core, first)));
-    })
+    hosts.on_thread("paceline", move || conductor::conduct(core, nodes, &at_hand))
 }
 
 /// What all parts of a run share.

@@ -130,7 +130,7 @@ impl Stop {
     }
 
     /// Waits until the run is being stopped at `level` or more firmly.
-    pub fn reached(&self, level: StopLevel) -> impl Future<Output = ()> + Send {
+    pub fn reached(&self, level: StopLevel) -> impl Future<Output = ()> + Send + Unpin {
         self.0.risen.until(move || self.level() >= level)
     }
 

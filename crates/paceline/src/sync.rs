@@ -4,12 +4,11 @@
 //! Not here: queues (their own crate) and time (`clock.rs`).
 
 use std::{
-    collections::BTreeMap,
     future::Future,
     pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence},
+        atomic::{AtomicBool, AtomicUsize, Ordering, fence},
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
@@ -27,8 +26,34 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub(crate) struct Notice {
     /// How many are registered, so that telling nobody costs one load.
     waiting: AtomicUsize,
-    wakers: Mutex<BTreeMap<u64, Waker>>,
-    next: AtomicU64,
+    wakers: Mutex<Wakers>,
+}
+
+/// The wakers of those who wait, each in a slot.
+#[derive(Default)]
+struct Wakers {
+    slots: Vec<Option<Waker>>,
+    free: Vec<usize>,
+}
+
+impl Wakers {
+    fn enter(&mut self, waker: Waker) -> usize {
+        match self.free.pop() {
+            Some(slot) => {
+                self.slots[slot] = Some(waker);
+                slot
+            }
+            None => {
+                self.slots.push(Some(waker));
+                self.slots.len() - 1
+            }
+        }
+    }
+
+    fn leave(&mut self, slot: usize) -> Option<Waker> {
+        self.free.push(slot);
+        self.slots[slot].take()
+    }
 }
 
 impl Notice {
@@ -39,13 +64,13 @@ impl Notice {
         if self.waiting.load(Ordering::Relaxed) == 0 {
             return;
         }
-        let wakers: Vec<Waker> = lock(&self.wakers).values().cloned().collect();
+        let wakers: Vec<Waker> = lock(&self.wakers).slots.iter().flatten().cloned().collect();
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Waits until `condition` holds. It is looked at now and after each notice.
     pub(crate) fn until<F: FnMut() -> bool + Unpin>(&self, condition: F) -> Until<'_, F> {
-        Until { notice: self, condition, registered: None }
+        Until { notice: self, condition, slot: None }
     }
 }
 
@@ -53,7 +78,7 @@ impl Notice {
 pub(crate) struct Until<'a, F> {
     notice: &'a Notice,
     condition: F,
-    registered: Option<u64>,
+    slot: Option<usize>,
 }
 
 impl<F: FnMut() -> bool + Unpin> Future for Until<'_, F> {
@@ -66,13 +91,11 @@ impl<F: FnMut() -> bool + Unpin> Future for Until<'_, F> {
         let notice = self.notice;
         {
             let mut wakers = lock(&notice.wakers);
-            match self.registered.and_then(|id| wakers.get_mut(&id)) {
+            match self.slot.and_then(|slot| wakers.slots[slot].as_mut()) {
                 Some(waker) => waker.clone_from(context.waker()),
                 None => {
-                    let id = notice.next.fetch_add(1, Ordering::Relaxed);
-                    wakers.insert(id, context.waker().clone());
+                    self.slot = Some(wakers.enter(context.waker().clone()));
                     notice.waiting.fetch_add(1, Ordering::Relaxed);
-                    self.registered = Some(id);
                 }
             }
         }
@@ -83,11 +106,10 @@ impl<F: FnMut() -> bool + Unpin> Future for Until<'_, F> {
 
 impl<F> Drop for Until<'_, F> {
     fn drop(&mut self) {
-        if let Some(id) = self.registered {
-            let mut wakers = lock(&self.notice.wakers);
-            if wakers.remove(&id).is_some() {
-                self.notice.waiting.fetch_sub(1, Ordering::Relaxed);
-            }
+        if let Some(slot) = self.slot {
+            let waker = lock(&self.notice.wakers).leave(slot);
+            self.notice.waiting.fetch_sub(1, Ordering::Relaxed);
+            drop(waker);
         }
     }
 }
@@ -159,19 +181,36 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
 const YIELDS: usize = 4;
 
 /// Waits for whichever is ready first; the first one wins a tie.
-pub(crate) async fn first<A, B>(
-    a: impl Future<Output = A>,
-    b: impl Future<Output = B>,
-) -> Either<A, B> {
-    let mut a = pin!(a);
-    let mut b = pin!(b);
-    std::future::poll_fn(|context| {
-        if let Poll::Ready(output) = a.as_mut().poll(context) {
+///
+/// Not an `async fn`: that would keep both futures twice, and they are most
+/// of what a worker that waits takes up.
+pub(crate) fn first<A, B>(a: A, b: B) -> First<A, B>
+where
+    A: Future + Unpin,
+    B: Future + Unpin,
+{
+    First { a, b }
+}
+
+/// The wait of [`first`].
+pub(crate) struct First<A, B> {
+    a: A,
+    b: B,
+}
+
+impl<A, B> Future for First<A, B>
+where
+    A: Future + Unpin,
+    B: Future + Unpin,
+{
+    type Output = Either<A::Output, B::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Poll::Ready(output) = Pin::new(&mut self.a).poll(context) {
             return Poll::Ready(Either::First(output));
         }
-        b.as_mut().poll(context).map(Either::Second)
-    })
-    .await
+        Pin::new(&mut self.b).poll(context).map(Either::Second)
+    }
 }
 
 /// Which of two was ready.

@@ -7,6 +7,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::atomic::Ordering,
     time::Duration,
 };
@@ -120,7 +121,7 @@ async fn supervise(
 ) -> Result<Option<Fault>, Fault> {
     let clock = surroundings.clock;
     let why = {
-        let ended = child.communicate_async_with(|| clock.sleep(DRAIN));
+        let ended = pin!(child.communicate_async_with(|| clock.sleep(DRAIN)));
         let stopped = surroundings.stop.reached(StopLevel::Cancel);
         match surroundings.timeout {
             None => match first(ended, stopped).await {
