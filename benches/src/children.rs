@@ -11,7 +11,10 @@ use std::{
 use paceline::{BoxError, Pipeline};
 use paceline_process::{Chain, Command, Stdout};
 
-use crate::harness::{Bar, Contest, Options, timed};
+use crate::{
+    cpu,
+    harness::{Bar, Contest, Options, timed},
+};
 
 mod bare;
 
@@ -43,9 +46,9 @@ fn chain(bytes: usize) -> Contest {
     contest.bars.push(Bar::times(PACELINE, 1.0, &[SHELL]));
     contest.bars.push(Bar::at_most(1, PACELINE, 5.0));
     let measured = move |run: &dyn Fn() -> String| {
-        let cpu = bare::own_cpu();
+        let cpu = cpu::own();
         let time = timed(|| assert_eq!(run().trim(), bytes.to_string()));
-        [time, bare::own_cpu() - cpu].map(|time| time.as_secs_f64() * 1000.0).to_vec()
+        [time, cpu::own() - cpu].map(|time| time.as_secs_f64() * 1000.0).to_vec()
     };
     contest.add(PACELINE, move || {
         measured(&|| {

@@ -10,6 +10,7 @@ use std::{env, process::ExitCode};
 use crate::harness::{Contest, Options};
 
 mod children;
+mod cpu;
 mod harness;
 mod queue;
 mod report;

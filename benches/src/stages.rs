@@ -14,7 +14,10 @@ use paceline::{BoxError, Pipeline};
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use tokio::sync::{Mutex, mpsc};
 
-use crate::harness::{Bar, Contest, Options, timed};
+use crate::{
+    cpu,
+    harness::{Bar, Contest, Options, timed},
+};
 
 pub(crate) const ABOUT: &str = "\
 Time an item through three stages of trivial work, 2 million numbers, queues for 1024 items, with
@@ -35,16 +38,18 @@ pub(crate) fn contests(options: &Options) -> Vec<Contest> {
 
 fn contest(workers: usize, items: u64) -> Contest {
     let each = if workers == 1 { "1 worker" } else { "2 workers" };
-    let mut contest = Contest::new(format!("{each} a stage"), "ns");
+    let mut contest = Contest::new(format!("{each} a stage"), "ns").measure("CPU time", "ns");
     let single = if workers == 1 { 0.4 } else { 0.15 };
     contest.bars.push(Bar::times(PACELINE, single, &[SINGLE]));
     contest.bars.push(Bar::times(PACELINE, 1.3, &[VECTORS]));
     let mut add = |name, run: fn(usize, u64, &Arc<Sum>) -> u64| {
-        contest.add_timed(name, items as usize, move || {
+        contest.add(name, move || {
             let sum = Arc::new(Sum::default());
+            let cpu = cpu::own();
             let time: Duration = timed(|| assert_eq!(run(workers, items, &sum), items));
+            let cpu = cpu::own() - cpu;
             sum.check(items);
-            time
+            [time, cpu].map(|time| time.as_nanos() as f64 / items as f64).to_vec()
         });
     };
     add(PACELINE, by_paceline);

@@ -15,7 +15,10 @@ use std::{
 use paceline::{BoxError, Pipeline};
 use tokio::{sync::Semaphore, time::sleep};
 
-use crate::harness::{Bar, Contest, Options, timed};
+use crate::{
+    cpu,
+    harness::{Bar, Contest, Options, timed},
+};
 
 pub(crate) const ABOUT: &str = "\
 Waits of 100 ms, all at once: an `io` stage with as many workers, against bare tokio tasks on a
@@ -38,7 +41,8 @@ fn contest(waits: usize) -> Contest {
     let mut contest = Contest::new(format!("{waits} waits"), "ms")
         .measure("threads", "")
         .measure("memory added", "MB")
-        .measure("memory a wait", "B");
+        .measure("memory a wait", "B")
+        .measure("CPU time", "ms");
     let cores = thread::available_parallelism().map_or(1, usize::from);
     contest.bars.push(Bar::times(PACELINE, 1.05, &[TOKIO]));
     // The main thread, the source, the conductor; the rest are event loops.
@@ -71,11 +75,12 @@ pub(crate) fn run_child(arguments: &[String]) {
     };
     let added = (status("VmHWM:") - before) * 1024.0;
     println!(
-        "{} {} {} {}",
+        "{} {} {} {} {}",
         time.as_secs_f64() * 1000.0,
         inside.threads.load(Ordering::Relaxed),
         added / 1e6,
-        added / waits as f64
+        added / waits as f64,
+        cpu::own().as_secs_f64() * 1000.0,
     );
 }
 

@@ -6,7 +6,6 @@ use std::{
     mem::MaybeUninit,
     os::fd::{AsRawFd, OwnedFd},
     ptr,
-    time::Duration,
 };
 
 unsafe extern "C" {
@@ -70,18 +69,4 @@ fn wait(pid: libc::pid_t) {
     // SAFETY: `status` outlives the call, and `pid` is a child that nobody else waits for.
     let waited = unsafe { libc::waitpid(pid, &raw mut status, 0) };
     assert_eq!((waited, status), (pid, 0), "the child failed");
-}
-
-/// Returns the CPU time that this process has used, without its children's.
-pub(super) fn own_cpu() -> Duration {
-    let mut usage = MaybeUninit::<libc::rusage>::uninit();
-    // SAFETY: the call fills `usage` if it returns 0.
-    let usage = unsafe {
-        assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
-        usage.assume_init()
-    };
-    [usage.ru_utime, usage.ru_stime]
-        .map(|time| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000))
-        .iter()
-        .sum()
 }
