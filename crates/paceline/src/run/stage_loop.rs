@@ -25,7 +25,7 @@ use crate::{
     event::StageEnded,
     failure::{Failure, FailureKind, Fault},
     item::{Again, Ending, Envelope, ItemId, Load},
-    outlet::{Outlet, hand_on},
+    outlet::Outlet,
     stage::Stage,
     stop::StopLevel,
     sync::{Either, first},
@@ -101,10 +101,12 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         let mut outbox = Held::new(ledger.clone(), None);
         let mut chunk = Chunk::new();
         let mut cpu_read = Duration::ZERO;
-        while self.take(&mut inbox, &chunk).await {
+        let mut ended = self.core.clock.now();
+        while let Some(has_waited) = self.take(&mut inbox, &chunk).await {
             let items = inbox.len();
             self.stage.count_fed(inbox.iter(), self.worker);
-            let started = self.core.clock.now();
+            // Without a wait in between, a chunk starts when the one before has ended.
+            let started = if has_waited { self.core.clock.now() } else { ended };
             let mut blocked = Duration::ZERO;
             while !inbox.is_empty() {
                 if !outbox.is_empty()
@@ -122,7 +124,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
                     outbox.extend(self.answer(envelope).await);
                 }
             }
-            let ended = self.core.clock.now();
+            ended = self.core.clock.now();
             let busy = ended.saturating_sub(started).saturating_sub(blocked);
             chunk.took(items, busy);
             self.shard().served(items as u64, busy / items as u32);
@@ -131,25 +133,28 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
                 cpu_read = ended;
                 self.read_cpu();
             }
-            hand_on(&mut *outlet, &mut outbox).await;
+            if !outbox.is_empty() && !outlet.try_push(&mut outbox) {
+                outlet.push(&mut outbox).await;
+                ended = self.core.clock.now();
+            }
         }
         if self.on_thread {
             self.read_cpu();
         }
     }
 
-    /// Waits for a chunk, and tells whether there is one.
-    async fn take(&self, inbox: &mut Held<In>, chunk: &Chunk) -> bool {
+    /// Waits for a chunk, and tells whether it had to; `None` if there is none.
+    async fn take(&self, inbox: &mut Held<In>, chunk: &Chunk) -> Option<bool> {
         let stage = self.stage;
         if stage.is_surplus(self.worker) && stage.lets_go(self.worker) {
-            return false;
+            return None;
         }
         let most = chunk.size(stage.chunk_limit());
-        for _ in 0..if self.on_thread { YIELDS } else { 1 } {
+        for look in 0..if self.on_thread { YIELDS } else { 1 } {
             match stage.queue.try_pop_batch(inbox, most) {
                 Ok(0) => {}
-                Ok(_) => return true,
-                Err(_) if self.has_ended() => return false,
+                Ok(_) => return Some(look > 0),
+                Err(_) if self.has_ended() => return None,
                 Err(_) => break,
             }
             if self.on_thread {
@@ -161,10 +166,10 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
             let popped = stage.queue.pop_batch_async(inbox, most);
             let surplus = stage.resized.until(|| may_go && stage.is_surplus(self.worker));
             match first(popped, surplus).await {
-                Either::First(Ok(_)) => return true,
-                Either::First(Err(_)) if self.has_ended() => return false,
+                Either::First(Ok(_)) => return Some(true),
+                Either::First(Err(_)) if self.has_ended() => return None,
                 Either::First(Err(_)) => {}
-                Either::Second(()) if stage.lets_go(self.worker) => return false,
+                Either::Second(()) if stage.lets_go(self.worker) => return None,
                 Either::Second(()) => may_go = false,
             }
         }
