@@ -16,6 +16,9 @@ use crate::{
 
 /// Whoever is told of events. All methods do nothing unless written.
 ///
+/// If one panics the run is cancelled, and the panic goes on to whoever runs
+/// the pipeline when every thread has ended.
+///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
 /// use paceline::{Ending, Observer, Pipeline};

@@ -39,7 +39,9 @@
 //!
 //! # When stopped
 //!
-//! [`Stop`] drains or cancels a run from anywhere. In every ending the
+//! [`Stop`] drains or cancels a run from anywhere. A panic in a stage's work
+//! is a failure of its item; one elsewhere (in the sink, an observer, a
+//! value's drop) cancels the run and goes on to the caller at its end. In every ending the
 //! account adds up: `taken = ok + failed + unfinished`, for each stage and in
 //! total; the engine checks it. A run ends before its call returns, so its
 //! functions may borrow, and no thread outlives it.

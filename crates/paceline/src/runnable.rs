@@ -134,7 +134,8 @@ impl Running<'_> {
     ///
     /// # Panics
     ///
-    /// If what takes the last stage's values panicked: the panic goes on here.
+    /// If what takes the last stage's values panicked, or an observer, or the
+    /// drop of a value that no stage had in hand: the panic goes on here.
     pub fn join(self) -> Result<Summary, Error> {
         let joined = match self.thread {
             Thread::Owned(thread) => thread.join(),

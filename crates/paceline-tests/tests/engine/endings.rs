@@ -17,7 +17,8 @@ use paceline::{
 };
 
 use crate::support::{
-    Given, assert_conserved, millis, until, until_no_thread_is_left, watched_alone,
+    Given, ON_PURPOSE, assert_conserved, message, millis, until, until_no_thread_is_left,
+    watched_alone,
 };
 
 /// The stages of these tests are called something with this, to tell their threads.
@@ -133,9 +134,8 @@ fn a_panic_while_an_error_is_converted_is_a_failure_of_its_item() {
 fn a_panic_of_the_source_is_an_error_and_what_was_taken_is_finished() {
     watched_alone(|| {
         let done = AtomicU64::new(0);
-        let error = Pipeline::from_iter((0..100).map(|n| {
+        let error = Pipeline::from_iter((0..100).inspect(|&n| {
             assert!(n != 50, "on purpose: in the source");
-            n
         }))
         .cpu("end-source", |_| {
             done.fetch_add(1, Ordering::Relaxed);
@@ -179,12 +179,8 @@ fn a_panic_of_the_sources_size_hint_is_an_error_too() {
 #[track_caller]
 fn goes_on_to_the_caller<R>(run: impl FnOnce() -> R) {
     let Err(panic) = catch_unwind(AssertUnwindSafe(run)) else { panic!("it did not panic") };
-    let said = panic
-        .downcast_ref::<&str>()
-        .map(ToString::to_string)
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap();
-    assert!(said.starts_with("on purpose"), "another panic: {said}");
+    let said = message(&*panic);
+    assert!(said.starts_with(ON_PURPOSE), "another panic: {said}");
     until_no_thread_is_left(MARK);
 }
 
@@ -298,7 +294,10 @@ fn undroppable() -> impl Iterator<Item = Undroppable> + Send {
 #[test]
 fn a_panic_of_an_items_drop_in_its_work_is_a_failure_of_that_item() {
     watched_alone(|| {
-        let drops = |item: Undroppable| Given::Ok(drop(item));
+        let drops = |item: Undroppable| {
+            drop(item);
+            Given::Ok(())
+        };
         let summary = Pipeline::from_iter(undroppable()).cpu("end-drop", drops).run().unwrap();
         assert_conserved(&summary);
         assert_eq!((summary.ok, summary.failed), (50, 50));

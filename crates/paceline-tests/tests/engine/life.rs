@@ -71,7 +71,7 @@ fn a_source_that_waits_for_the_results_of_its_own_items_gets_them() {
         });
         let give = Mutex::new(give);
         let summary = Pipeline::from_iter(items)
-            .cpu("pass", |n| Given::Ok(n))
+            .cpu("pass", Given::Ok)
             .cpu("give", |n| {
                 give.lock().unwrap().send(n)?;
                 Given::Ok(())

@@ -104,7 +104,7 @@ fn r57_1_ten_thousand_items_on_ten_workers_need_no_more_threads_than_that() {
         let most = AtomicUsize::new(0);
         let summary = Pipeline::from_iter(0..10_000)
             .blocking("many-cells", |n: u32| {
-                if n % 500 == 0 {
+                if n.is_multiple_of(500) {
                     let engine = threads_called("paceline") + threads_called("many-cells");
                     most.fetch_max(engine, Ordering::SeqCst);
                 }
@@ -260,7 +260,7 @@ fn run_without_threads() {
                     .discard()
                     .run(),
             };
-            setrlimit(Resource::As, before.clone()).unwrap();
+            setrlimit(Resource::As, before).unwrap();
             match ran {
                 Ok(summary) => assert_conserved(&summary),
                 Err(error) => assert_eq!(error.kind(), ErrorKind::Start, "{error}"),
@@ -421,7 +421,7 @@ fn a_round_ends_also_when_its_last_items_are_left_out() {
         Pipeline::rounds(
             |numbers| {
                 numbers
-                    .cpu("keep the even", |n: u32| Given::Ok((n % 2 == 0).then_some(n)))
+                    .cpu("keep the even", |n: u32| Given::Ok(n.is_multiple_of(2).then_some(n)))
                     .workers(2)
                     .fan_out()
             },
@@ -462,6 +462,22 @@ fn a_round_tells_of_a_value_whose_splitting_panicked() {
             },
         )
         .unwrap();
+    });
+}
+
+#[test]
+fn a_batch_that_a_round_would_never_fill_is_refused() {
+    watched(|| {
+        let ran =
+            Pipeline::rounds(|numbers| numbers.fan_in(3, None), |_: &mut Rounds<'_, u32, _>| ());
+        assert_eq!(ran.unwrap_err().kind(), ErrorKind::Invalid);
+        let batch = |numbers: Pipeline<'static, u32>| numbers.fan_in(3, Some(millis(1)));
+        let (sizes, _) = Pipeline::rounds(batch, |rounds| {
+            let batches = rounds.run(0..7).unwrap();
+            batches.into_iter().map(|batch| batch.unwrap().len()).sum::<usize>()
+        })
+        .unwrap();
+        assert_eq!(sizes, 7);
     });
 }
 

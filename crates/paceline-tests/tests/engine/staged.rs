@@ -159,7 +159,10 @@ fn r55_11_start_returns_at_once_and_counters_rise_before_the_join() {
     watched_alone(|| {
         let started = Instant::now();
         let running = Pipeline::from_iter(0..100)
-            .blocking("work", |_| Given::Ok(block_for(millis(10))))
+            .blocking("work", |_| {
+                block_for(millis(10));
+                Given::Ok(())
+            })
             .workers(2)
             .discard()
             .start()
@@ -281,7 +284,10 @@ fn r55_16_a_stall_is_told_once_with_the_state_of_each_stage() {
             .blocking("before", Given::Ok)
             .workers(1)
             .queue(1)
-            .blocking("stuck", move |_| Given::Ok(hold.wait()))
+            .blocking("stuck", move |_| {
+                let _: () = hold.wait();
+                Given::Ok(())
+            })
             .workers(2)
             .queue(3)
             .blocking("after", Given::Ok)

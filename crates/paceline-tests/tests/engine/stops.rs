@@ -74,7 +74,8 @@ fn a_halt_lets_running_attempts_finish_and_starts_no_more() {
             .blocking("work", move |_| {
                 count.fetch_add(1, Ordering::SeqCst);
                 tell.open();
-                Given::Ok(hold.wait())
+                let _: () = hold.wait();
+                Given::Ok(())
             })
             .workers(1)
             .stop(&stop)
@@ -273,7 +274,7 @@ fn stop_at(level: StopLevel, at: u64) {
 #[test]
 fn failures_halt_the_run_at_the_limit_that_was_set() {
     watched(|| {
-        let fails = |n: u64| if n % 2 == 0 { Err("even".into()) } else { Given::Ok(()) };
+        let fails = |n: u64| if n.is_multiple_of(2) { Err("even".into()) } else { Given::Ok(()) };
         let run = |halt| {
             Pipeline::from_iter(0_u64..)
                 .blocking("work", fails)

@@ -2,6 +2,7 @@
 //! to wait for an event, and a look at this process's threads.
 
 use std::{
+    any::Any,
     collections::hash_map::RandomState,
     fmt::Write as _,
     fs,
@@ -86,14 +87,19 @@ fn waits() -> String {
 /// The beginning of every panic that a test causes on purpose.
 pub(crate) const ON_PURPOSE: &str = "on purpose";
 
+/// What a panic said, if that was text.
+pub(crate) fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("")
+}
+
 /// Keeps panics that are caused on purpose out of the output.
 fn quieten() {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| {
         let usual = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
-            let is_on_purpose =
-                panic.payload_as_str().is_some_and(|message| message.starts_with(ON_PURPOSE));
+            let is_on_purpose = message(panic.payload()).starts_with(ON_PURPOSE);
             if !is_on_purpose {
                 usual(panic);
             }

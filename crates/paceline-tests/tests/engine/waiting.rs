@@ -24,7 +24,10 @@ fn r53_1_five_blocking_calls_on_five_workers_take_as_long_as_one() {
         let five_calls_on = |workers| {
             let started = Instant::now();
             let summary = Pipeline::from_iter(0..5)
-                .blocking("call", |_| Given::Ok(block_for(millis(100))))
+                .blocking("call", |_| {
+                    block_for(millis(100));
+                    Given::Ok(())
+                })
                 .workers(workers)
                 .run()
                 .unwrap();
@@ -43,7 +46,10 @@ fn r53_2_the_caller_computes_while_calls_are_in_flight() {
         let computed = Gate::default();
         let waits_for_it = computed.clone();
         let running = Pipeline::from_iter(0..5)
-            .blocking("call", move |_| Given::Ok(waits_for_it.wait()))
+            .blocking("call", move |_| {
+                let _: () = waits_for_it.wait();
+                Given::Ok(())
+            })
             .workers(5)
             .discard()
             .start()
@@ -64,7 +70,7 @@ fn in_flight(running: &Running<'_>) -> u64 {
 const NUMBERS: [u64; 4] = [2_139_079, 1_214_759, 1_516_637, 1_852_285];
 
 fn factors(number: u64) -> Vec<u64> {
-    (1..=number).filter(|candidate| number % candidate == 0).collect()
+    (1..=number).filter(|candidate| number.is_multiple_of(*candidate)).collect()
 }
 
 #[test]

@@ -242,10 +242,9 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
                 return Some(Envelope::new(id, Load::Unfinished));
             }
             tries += 1;
-            let spare = match catch_unwind(AssertUnwindSafe(|| self.spare(&item, tries))) {
+            let spare = match self.spare(&item, tries) {
                 Ok(spare) => spare,
-                Err(panic) => {
-                    let fault = Fault::new(FailureKind::Panic, panic_message(&*panic));
+                Err(fault) => {
                     let failure = self.given_up(id.clone(), fault, tries, Duration::ZERO);
                     return Some(Envelope::new(id, failure.map_or(Load::Unfinished, Load::Failed)));
                 }
@@ -318,11 +317,17 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
     }
 
     /// A copy of the item for the attempt after number `tries`, and the wait
-    /// before it, if the stage's policy gives it one.
-    fn spare(&self, item: &In, tries: u32) -> Option<(In, Duration)> {
-        let copy = self.stage.copier.get()?;
-        let delay = self.stage.settings.retry.delay_before(tries + 1, self.core.fraction())?;
-        Some((copy(item), delay))
+    /// before it, if the stage's policy gives it one. Copying may panic.
+    fn spare(&self, item: &In, tries: u32) -> Result<Option<(In, Duration)>, Fault> {
+        let Some(copy) = self.stage.copier.get() else { return Ok(None) };
+        let retry = &self.stage.settings.retry;
+        let Some(delay) = retry.delay_before(tries + 1, self.core.fraction()) else {
+            return Ok(None);
+        };
+        match catch_unwind(AssertUnwindSafe(|| copy(item))) {
+            Ok(again) => Ok(Some((again, delay))),
+            Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
+        }
     }
 
     fn done<Out>(
