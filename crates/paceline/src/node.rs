@@ -46,8 +46,6 @@ pub(crate) trait Node: Send + Sync {
     fn places(&self) -> usize;
     /// How many items it makes one of.
     fn gathers(&self) -> usize;
-    /// The most that whoever pushes into it may gather first.
-    fn chunk_limit(&self) -> usize;
     fn measured(&self) -> Measured;
 }
 
@@ -214,10 +212,6 @@ where
         1
     }
 
-    fn chunk_limit(&self) -> usize {
-        self.stage.chunk_limit()
-    }
-
     fn measured(&self) -> Measured {
         Measured::of(&self.stage)
     }
@@ -282,10 +276,6 @@ where
 
     fn gathers(&self) -> usize {
         self.batching.items
-    }
-
-    fn chunk_limit(&self) -> usize {
-        self.stage.chunk_limit()
     }
 
     fn measured(&self) -> Measured {

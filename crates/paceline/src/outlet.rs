@@ -13,13 +13,17 @@ use std::{
     collections::VecDeque,
     future::Future,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use paceline_queue::{Producer, Queue};
 
 use crate::{
     account::{Held, Ledger},
+    chunk,
     item::Envelope,
 };
 
@@ -38,6 +42,10 @@ pub(crate) trait Outlet<T>: Send {
     /// early only when downstream takes nothing any more; what is left then
     /// is answered for as unfinished.
     fn push<'a>(&'a mut self, held: &'a mut Held<T>) -> BoxFuture<'a, ()>;
+
+    /// How many items may be gathered here before they are handed on, such
+    /// that the bound of what is downstream holds.
+    fn most(&self) -> usize;
 
     /// Whether someone downstream waits for an item right now.
     fn is_wanted(&self) -> bool;
@@ -64,20 +72,25 @@ pub(crate) async fn hand_on<T>(outlet: &mut (dyn Outlet<T> + '_), held: &mut Hel
 }
 
 /// The link into a queue.
-pub(crate) struct QueueLink<T>(pub(crate) Queue<Envelope<T>>);
+pub(crate) struct QueueLink<T> {
+    pub(crate) queue: Queue<Envelope<T>>,
+    /// How many items whoever pushes may gather first.
+    pub(crate) most: Arc<AtomicUsize>,
+}
 
 impl<T: Send> Link<T> for QueueLink<T> {
     fn outlet<'s>(&'s self, _: &Arc<Ledger>) -> Box<dyn Outlet<T> + 's>
     where
         T: 's,
     {
-        Box::new(QueueOutlet { producer: self.0.producer() })
+        Box::new(QueueOutlet { producer: self.queue.producer(), most: self.most.clone() })
     }
 }
 
 /// The way into a queue. The queue closes when the last of these is dropped.
 struct QueueOutlet<T> {
     producer: Producer<Envelope<T>>,
+    most: Arc<AtomicUsize>,
 }
 
 impl<T: Send> Outlet<T> for QueueOutlet<T> {
@@ -94,6 +107,10 @@ impl<T: Send> Outlet<T> for QueueOutlet<T> {
                 held.abandon();
             }
         })
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
     }
 
     fn is_wanted(&self) -> bool {
@@ -128,6 +145,10 @@ impl<T: Send> Outlet<T> for EndOutlet {
     fn push<'a>(&'a mut self, held: &'a mut Held<T>) -> BoxFuture<'a, ()> {
         self.try_push(held);
         Box::pin(async {})
+    }
+
+    fn most(&self) -> usize {
+        chunk::MOST
     }
 
     fn is_wanted(&self) -> bool {

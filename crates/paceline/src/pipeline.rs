@@ -14,6 +14,7 @@ use paceline_queue::Queue;
 
 use crate::{
     account::{Halt, Ledger, Output as Last},
+    chunk,
     clock::Clock,
     error::{Error, ErrorKind},
     event::Observer,
@@ -247,7 +248,7 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         W: Work<T, Out> + 'a,
     {
         let stage = Stage::new(Settings::new(self.plan.nodes.len(), name, kind));
-        self.join_to(QueueLink(stage.queue.clone()));
+        self.join_to(stage.link());
         let copier = stage.copier.clone();
         let tail = Slot::default();
         let way_out = WayOut::new(tail.clone());
@@ -329,7 +330,7 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
             self.misused("a batch without a time limit in rounds: it would wait for more for ever");
         }
         let stage = Stage::new(Settings::new(self.plan.nodes.len(), "batch", Kind::Batch));
-        self.join_to(QueueLink(stage.queue.clone()));
+        self.join_to(stage.link());
         let tail = Slot::default();
         let way_out = WayOut::new(tail.clone());
         let batching = Batching { items, wait };
@@ -494,7 +495,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     fn last_queue(&mut self) -> Queue<Envelope<T>> {
         let capacity = if std::mem::needs_drop::<T>() { 16 } else { 1024 };
         let queue = Queue::bounded(capacity);
-        self.join_to(QueueLink(queue.clone()));
+        let most = Arc::new(chunk::limit(capacity, 1).into());
+        self.join_to(QueueLink { queue: queue.clone(), most });
         queue
     }
 

@@ -72,16 +72,11 @@ pub(crate) fn run<R>(
     nodes.iter().for_each(|node| node.settle(core));
     let summary = Summary::of(core, nodes);
     core.let_panic_go_on();
-    match core.take_error() {
-        Some(error) => Err(error),
-        None => {
-            summary.check()?;
-            Ok((
-                output?.expect("a sink that panicked gives nothing, and that has gone on"),
-                summary,
-            ))
-        }
+    if let Some(error) = core.take_error() {
+        return Err(error);
     }
+    summary.check()?;
+    Ok((output?.expect("a sink that gives nothing has panicked"), summary))
 }
 
 /// Bounds the queues, from the source on.
@@ -102,9 +97,8 @@ fn start<'s>(
     source: &'s mut Box<dyn feed::Source<'_> + '_>,
     hosts: &Arc<Hosts<'s, '_>>,
 ) -> Result<(), Error> {
-    let first = nodes.first().map(|node| &**node);
     hosts.on_thread("paceline-source", move || {
-        core.guarded(|| block_on(source.feed(core, first)));
+        core.guarded(|| block_on(source.feed(core)));
     })?;
     for node in nodes.iter().rev() {
         node.start_missing(hosts, core)?;

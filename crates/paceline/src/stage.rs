@@ -27,7 +27,7 @@ use crate::{
     event::StageState,
     item::{Envelope, Load},
     outlet::{
-        Outlet, Slot,
+        Outlet, QueueLink, Slot,
         order::{Order, OrderOutlet},
     },
     retry::Retry,
@@ -135,7 +135,7 @@ pub(crate) struct Stage<In> {
     /// Set when a worker has seen the end of the queue: no new ones then.
     pub(crate) has_ended: AtomicBool,
     capacity: AtomicUsize,
-    chunk_limit: AtomicUsize,
+    chunk_limit: Arc<AtomicUsize>,
     /// Each keeps its place in the queue meanwhile.
     retries: Mutex<Retries<In>>,
 }
@@ -163,7 +163,7 @@ impl<In> Stage<In> {
             alive: Mutex::default(),
             has_ended: AtomicBool::new(false),
             capacity: AtomicUsize::new(1),
-            chunk_limit: AtomicUsize::new(1),
+            chunk_limit: Arc::new(AtomicUsize::new(1)),
             retries: Mutex::default(),
         }
     }
@@ -190,6 +190,11 @@ impl<In> Stage<In> {
 
     pub(crate) fn capacity(&self) -> usize {
         self.capacity.load(Ordering::Relaxed)
+    }
+
+    /// The way into it.
+    pub(crate) fn link(&self) -> QueueLink<In> {
+        QueueLink { queue: self.queue.clone(), most: self.chunk_limit.clone() }
     }
 
     pub(crate) fn chunk_limit(&self) -> usize {

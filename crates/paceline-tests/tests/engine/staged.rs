@@ -9,8 +9,8 @@ use std::{
 use paceline::{Halt, Observer, Pipeline, Retry, StageState, StopLevel};
 
 use crate::support::{
-    Census, Gate, Given, Peak, assert_conserved, block_for, millis, until, until_no_thread_is_left,
-    watched, watched_alone,
+    Census, Counted, Gate, Given, Peak, assert_conserved, block_for, millis, until,
+    until_no_thread_is_left, watched, watched_alone,
 };
 
 #[test]
@@ -90,6 +90,37 @@ fn r55_8_no_more_items_are_alive_than_queues_and_hands_hold() {
             let places = 1 + capacities.iter().sum::<usize>() + workers.iter().sum::<usize>();
             assert!(census.most() <= places as i64, "{} of at most {places}", census.most());
             assert!(slow.most() <= workers[2]);
+        }
+    });
+}
+
+#[test]
+fn r55_8_a_fan_out_makes_no_more_than_the_next_queue_takes() {
+    watched(|| {
+        for (capacity, workers) in [(1, 1), (3, 2), (100, 2)] {
+            let census = Census::default();
+            let made = census.clone();
+            let summary = Pipeline::from_iter(0..10)
+                .cpu("split", move |_: u32| {
+                    let made = made.clone();
+                    Given::Ok((0..300).map(move |n| made.make(n)))
+                })
+                .workers(workers)
+                .queue(1)
+                .fan_out()
+                .blocking("slow", |item: Counted| {
+                    (0..20).for_each(|_| std::thread::yield_now());
+                    drop(item);
+                    Given::Ok(())
+                })
+                .workers(workers)
+                .queue(capacity)
+                .run()
+                .unwrap();
+            assert_conserved(&summary);
+            assert_eq!((summary.stages[1].ok, census.alive()), (3_000, 0));
+            let places = workers + capacity + workers;
+            assert!(census.most() <= places as i64, "{} of at most {places}", census.most());
         }
     });
 }

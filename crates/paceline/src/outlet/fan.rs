@@ -22,9 +22,6 @@ use crate::{
     worker::panic_message,
 };
 
-/// How many members are made before they are handed on.
-const BATCH: usize = 64;
-
 /// The link that splits values.
 pub(crate) struct FanLink<'a, U> {
     next: Slot<'a, U>,
@@ -89,7 +86,8 @@ impl<T: IntoIterator> FanOutlet<'_, T> {
             self.give_up();
             held.abandon();
         }
-        while self.made.len() < BATCH {
+        let most = self.inner.most();
+        while self.made.len() < most {
             match self.current.take() {
                 Some(split) => self.next_member(split),
                 None => match held.pop_front() {
@@ -194,6 +192,10 @@ where
                 self.inner.push(&mut self.made).await;
             }
         })
+    }
+
+    fn most(&self) -> usize {
+        self.inner.most()
     }
 
     fn is_wanted(&self) -> bool {

@@ -123,6 +123,10 @@ impl<T: Send> Outlet<T> for OrderOutlet<'_, T> {
         })
     }
 
+    fn most(&self) -> usize {
+        self.inner.most()
+    }
+
     fn is_wanted(&self) -> bool {
         self.inner.is_wanted()
     }

@@ -17,7 +17,6 @@ use std::{
 use super::Core;
 use crate::{
     account::Held,
-    chunk,
     failure::{Failure, FailureKind, Fault},
     item::{Envelope, Family, ItemId, Load},
     outlet::{Outlet, hand_on},
@@ -87,7 +86,7 @@ where
                 self.close_batch();
                 hand_on(&mut *outlet, &mut self.outbox).await;
             }
-            let popped = self.stage.queue.pop_batch_async(&mut inbox, chunk::MOST);
+            let popped = self.stage.queue.pop_batch_async(&mut inbox, self.stage.chunk_limit());
             let ended = match self.due {
                 None => popped.await.is_err(),
                 Some(due) => match first(popped, self.core.clock.until(due)).await {
@@ -101,7 +100,7 @@ where
             self.stage.count_fed(inbox.iter(), 0);
             while let Some(envelope) = inbox.pop_front() {
                 self.gather(envelope);
-                if self.outbox.len() >= chunk::MOST {
+                if self.outbox.len() >= outlet.most() {
                     hand_on(&mut *outlet, &mut self.outbox).await;
                 }
             }

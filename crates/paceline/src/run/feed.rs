@@ -15,10 +15,9 @@ use std::{
 use super::Core;
 use crate::{
     account::Held,
-    chunk::{self, Chunk},
+    chunk::Chunk,
     error::{Error, ErrorKind},
     item::{Envelope, ItemId, Load},
-    node::Node,
     outlet::{BoxFuture, Outlet, Slot, hand_on},
     stop::StopLevel,
     sync::first,
@@ -27,8 +26,8 @@ use crate::{
 
 /// Where items come from.
 pub(crate) trait Source<'a>: Send {
-    /// Feeds the first stage, if there is one, until the source ends or the run is stopped.
-    fn feed<'s>(&'s mut self, core: &'s Core, first: Option<&'s dyn Node>) -> BoxFuture<'s, ()>;
+    /// Feeds the first stage until the source ends or the run is stopped.
+    fn feed<'s>(&'s mut self, core: &'s Core) -> BoxFuture<'s, ()>;
 }
 
 /// An iterator as a source.
@@ -42,12 +41,11 @@ where
     I: Iterator + Send,
     I::Item: Send,
 {
-    fn feed<'s>(&'s mut self, core: &'s Core, first: Option<&'s dyn Node>) -> BoxFuture<'s, ()> {
+    fn feed<'s>(&'s mut self, core: &'s Core) -> BoxFuture<'s, ()> {
         Box::pin(async move {
             let link = self.slot.get().expect("links are joined before a run");
             let mut feed = Feed {
                 core,
-                first,
                 outlet: link.outlet(&core.ledger),
                 outbox: Held::new(core.ledger.clone(), None),
                 taken: 0,
@@ -64,7 +62,6 @@ where
 
 struct Feed<'s, T> {
     core: &'s Core,
-    first: Option<&'s dyn Node>,
     outlet: Box<dyn Outlet<T> + 's>,
     outbox: Held<T>,
     taken: u64,
@@ -119,16 +116,11 @@ impl<T> Feed<'_, T> {
         })
     }
 
-    /// How many items may be gathered, such that the first stage's bound holds.
-    fn most(&self) -> usize {
-        self.first.map_or(chunk::MOST, Node::chunk_limit)
-    }
-
     /// Waits while as many items are inside as an ordered run may hold, and
     /// tells how many may be taken; `None` if the run is being stopped.
     async fn admitted(&mut self) -> Option<usize> {
         let Core { ledger, stop, window, .. } = self.core;
-        let mut room = self.most();
+        let mut room = self.outlet.most();
         if let Some(window) = *window {
             let has_room = ledger.has_ended.until(|| ledger.in_flight() < window);
             first(has_room, stop.reached(StopLevel::Drain)).await;
