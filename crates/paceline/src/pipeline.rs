@@ -396,7 +396,9 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     ///
     /// Memory stays bounded: the source admits no more than a window of items
     /// at once, so a very slow item holds up the others in the end. A fan-out
-    /// or fan-in before this stage then keeps the order too.
+    /// or fan-in before this stage then keeps the order too. The window counts
+    /// items of the source: behind a fan-out, all values that came of them may
+    /// wait here for a slow one.
     pub fn ordered(self) -> Self {
         self.set("order", |settings| settings.ordered = true)
     }
