@@ -75,8 +75,18 @@ pub(crate) fn told(failure: &Failure) -> String {
 
 /// The cause of a failure with all that caused it, and what would help.
 pub(crate) fn reason(failure: &Failure) -> String {
-    let mut line = failure.cause().to_string();
-    let mut cause = failure.cause().source();
+    let mut line = line(failure.cause());
+    if let Some(hint) = hint(failure) {
+        line.push_str("; ");
+        line.push_str(hint);
+    }
+    harmless(line.as_bytes())
+}
+
+/// An error and its causes on one line, each said once.
+pub(crate) fn line(error: &(dyn Error + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
     while let Some(error) = cause {
         let text = error.to_string();
         if !line.contains(&text) {
@@ -85,11 +95,7 @@ pub(crate) fn reason(failure: &Failure) -> String {
         }
         cause = error.source();
     }
-    if let Some(hint) = hint(failure) {
-        line.push_str("; ");
-        line.push_str(hint);
-    }
-    harmless(line.as_bytes())
+    line
 }
 
 fn hint(failure: &Failure) -> Option<&'static str> {

@@ -3,17 +3,17 @@
 //! It is started with the first item asked for and has a process group of its
 //! own, which is ended when the source is stopped or dropped.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
-use rustix::event::Timespec;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use paceline_process::{Child, Command, Exit, Stdout};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::message::reason;
+use crate::report::faults;
 use crate::words::quote_all;
 
 use super::fields::Format;
@@ -22,7 +22,7 @@ use super::records::{Next, Records, Separator};
 use super::{SourceError, Step};
 
 /// How long a command that was asked to end may take.
-const GRACE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+const GRACE: Duration = Duration::from_secs(2);
 
 /// A command whose output is items.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ pub(super) struct ChildSource {
 #[derive(Debug)]
 enum State {
     Waiting,
-    Running { child: Running, records: Box<Records> },
+    Running { child: Box<Running>, records: Box<Records> },
     Ended,
 }
 
@@ -68,7 +68,7 @@ impl ChildSource {
 
     pub(super) fn step(&mut self) -> Result<Step, SourceError> {
         if let State::Waiting = self.state {
-            let (child, output) = self.start().map_err(|error| self.failed(&reason(&error)))?;
+            let (child, output) = self.start().map_err(|reason| self.failed(&reason))?;
             let input = Input::new(output, &self.interrupt);
             let records = Box::new(Records::new(input, self.separator.clone()));
             self.state = State::Running { child, records };
@@ -84,18 +84,15 @@ impl ChildSource {
                 Ok(Step::Stopped)
             }
             Ok(Next::End) => match child.wait(&self.interrupt) {
-                Ok(Some(status)) => {
+                Ok(Some(exit)) => {
                     self.state = State::Ended;
-                    match complaint(status) {
-                        None => Ok(Step::End),
-                        Some(complaint) => Err(self.failed(&complaint)),
-                    }
+                    if exit.success() { Ok(Step::End) } else { Err(self.failed(&exit.to_string())) }
                 }
                 Ok(None) => {
                     self.end();
                     Ok(Step::Stopped)
                 }
-                Err(error) => Err(self.failed(&reason(&error))),
+                Err(reason) => Err(self.failed(&reason)),
             },
             Err(error) => {
                 self.end();
@@ -110,28 +107,23 @@ impl ChildSource {
         self.state = State::Ended;
     }
 
-    fn start(&self) -> std::io::Result<(Running, OwnedFd)> {
-        let mut words = self.words.iter().map(|word| OsStr::from_bytes(word));
+    /// Starts the command; the error is the reason in words.
+    fn start(&self) -> Result<(Running, OwnedFd), String> {
+        let words = self.words.iter().cloned().map(OsString::from_vec).collect();
         let folder = if self.folder.as_os_str().is_empty() { Path::new(".") } else { &self.folder };
-        let mut child = Command::new(words.next().unwrap_or_default())
-            .args(words)
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .process_group(0)
-            .spawn()?;
-        let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
-        let pidfd = match pidfd {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                let _ = child.kill();
-                let _ = child.wait();
-                return Err(error.into());
-            }
+        let mut child = Command::from_argv(words)
+            .cwd(folder)
+            .stdout(Stdout::Pipe)
+            .spawn()
+            .map_err(|error| faults::line(&error))?;
+        let lacking = |error: std::io::Error| reason(&error);
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let Some(pid) = pid else { unreachable!("a child has a process number") };
+        let pidfd = pidfd_open(pid, PidfdFlags::empty()).map_err(|error| lacking(error.into()))?;
+        let Some(output) = child.take_stdout() else {
+            unreachable!("the output was asked for as a pipe");
         };
-        let output = child.stdout.take().map(OwnedFd::from);
-        let output = output.ok_or_else(|| std::io::Error::other("it has no output"))?;
-        Ok((Running { child, pidfd }, output))
+        Ok((Running { child, pidfd }, output.into()))
     }
 
     fn failed(&self, reason: &str) -> SourceError {
@@ -140,36 +132,21 @@ impl ChildSource {
     }
 }
 
-/// What is wrong with an exit status.
-fn complaint(status: ExitStatus) -> Option<String> {
-    match (status.code(), status.signal()) {
-        (Some(0), _) => None,
-        (Some(code), _) => Some(format!("exit status {code}")),
-        (None, Some(signal)) => Some(format!("ended by signal {signal}")),
-        (None, None) => Some("no exit status".to_owned()),
-    }
-}
-
 impl Running {
     /// Waits for the end; `None` if the interrupt comes first.
-    fn wait(&mut self, interrupt: &Interrupt) -> std::io::Result<Option<ExitStatus>> {
-        match interrupt.wait(self.pidfd.as_fd(), None)? {
+    fn wait(&self, interrupt: &Interrupt) -> Result<Option<Exit>, String> {
+        match interrupt.wait(self.pidfd.as_fd(), None).map_err(|error| reason(&error))? {
             Wait::Stopped => Ok(None),
-            Wait::Ready | Wait::TimedOut => self.child.wait().map(Some),
+            Wait::Ready | Wait::TimedOut => {
+                self.child.wait().map(Some).map_err(|error| faults::line(&error))
+            }
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let group = Pid::from_child(&self.child);
-        if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = kill_process_group(group, Signal::TERM);
-            let mut fds = [rustix::event::PollFd::new(&self.pidfd, rustix::event::PollFlags::IN)];
-            let _ = rustix::event::poll(&mut fds, Some(&GRACE));
-            // Before the child is reaped, so that the group's number is still its own.
-            let _ = kill_process_group(group, Signal::KILL);
-            let _ = self.child.wait();
-        }
+        // Whatever goes wrong here, dropping the child ends what is left of it.
+        let _ = self.child.stop(GRACE);
     }
 }
