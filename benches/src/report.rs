@@ -155,10 +155,11 @@ fn machine() -> String {
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let cores = thread::available_parallelism().map_or(1, usize::from);
     format!(
-        "{}, {cores} cores; Linux {}; {}; {}. A virtual machine whose cores others use too.",
+        "{}, {cores} cores; Linux {}; {}; {}. Load when it began, of all programs: {}.",
         model.map_or("an unknown processor", |(_, model)| model),
         read("/proc/sys/kernel/osrelease").trim(),
         said("rustc", &["--version"]).unwrap_or_default(),
         said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default(),
+        read("/proc/loadavg").split_whitespace().next().unwrap_or("unknown"),
     )
 }
