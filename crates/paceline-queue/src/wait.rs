@@ -79,8 +79,9 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
 
     #[cold]
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<O::Output> {
-        let soon = if self.since.is_none() { self.start() } else { None };
-        match soon.or_else(|| self.look(Wake::Task(context.waker().clone()))) {
+        // A task goes into line at once: its thread has others to run.
+        self.since.get_or_insert_with(Instant::now);
+        match self.look(Wake::Task(context.waker().clone())) {
             Some(output) => {
                 self.end();
                 Poll::Ready(output)
@@ -109,8 +110,8 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
         output
     }
 
-    /// Begins to wait: reads the clock, and if waits were short of late, gives
-    /// others a turn in the hope to be spared the line.
+    /// Begins a thread's wait: reads the clock, and if waits were short of
+    /// late, gives others a turn in the hope to be spared the line.
     fn start(&mut self) -> Option<O::Output> {
         self.since = Some(Instant::now());
         let yields = if self.shared.waits(O::SIDE).are_short() { YIELDS } else { 0 };

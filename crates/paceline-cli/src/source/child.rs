@@ -71,7 +71,7 @@ impl ChildSource {
             let (child, output) = self.start().map_err(|reason| self.failed(&reason))?;
             let input = Input::new(output, &self.interrupt);
             let records = Box::new(Records::new(input, self.separator.clone()));
-            self.state = State::Running { child, records };
+            self.state = State::Running { child: Box::new(child), records };
         }
         let State::Running { child, records } = &mut self.state else { return Ok(Step::End) };
         match records.next() {
