@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use paceline::{BoxError, Pipeline};
+use paceline::{Attempt, BoxError, Job, Output, Pipeline};
 use paceline_process::{Chain, Command, Stdout};
 
 use crate::{
@@ -87,19 +87,29 @@ fn by_paceline(workers: usize, jobs: usize, captured: bool) -> Duration {
     let stdout = if captured { Stdout::Capture } else { Stdout::Null };
     let started = Instant::now();
     let summary = Pipeline::from_iter(0..jobs)
-        .command_with(
-            "true",
-            |_, _| Ok(Chain::new([Command::new(TRUE).stdout(stdout.clone())])),
-            |_, output| {
-                output.check()?;
-                Ok::<_, BoxError>(())
-            },
-        )
+        .command_job("true", True(stdout))
         .workers(workers)
         .run()
         .expect("it runs");
     assert_eq!(summary.ok, jobs as u64);
     started.elapsed()
+}
+
+/// Runs `true` for each item.
+struct True(Stdout);
+
+impl Job<usize> for True {
+    type Out = ();
+    type State = ();
+
+    fn start(&self, _: &usize, _: &Attempt) -> Result<(Chain, ()), BoxError> {
+        Ok((Chain::new([Command::new(TRUE).stdout(self.0.clone())]), ()))
+    }
+
+    fn finish(&self, _: usize, (): (), output: Output) -> Result<(), BoxError> {
+        output.check()?;
+        Ok(())
+    }
 }
 
 /// `workers` threads, each of which runs one job after the other.

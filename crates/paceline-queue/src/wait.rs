@@ -24,6 +24,12 @@ const YIELDS: u32 = 2;
 #[cfg(loom)]
 const YIELDS: u32 = 0;
 
+/// From this capacity on a task too gives its thread's turn away first.
+// In a narrow queue each item is a wait of its own, and the other side may be a task of the same
+// thread: between tasks with a bound of 1 an item then took 2.9 us in place of 0.5. In a wide one
+// (1,024, a task and a thread) it took 0.15 us without, in place of 0.02.
+const WIDE: usize = 64;
+
 impl<T> Shared<T> {
     /// Blocks this thread until `operation` is done; `None` if `limit` passed
     /// before. A limit of zero only tries.
@@ -79,9 +85,12 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
 
     #[cold]
     fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<O::Output> {
-        // A task goes into line at once: its thread has others to run.
+        let soon = match self.since {
+            None if self.shared.locked(|state| state.capacity) >= WIDE => self.start(),
+            _ => None,
+        };
         self.since.get_or_insert_with(Instant::now);
-        match self.look(Wake::Task(context.waker().clone())) {
+        match soon.or_else(|| self.look(Wake::Task(context.waker().clone()))) {
             Some(output) => {
                 self.end();
                 Poll::Ready(output)
@@ -110,8 +119,8 @@ impl<'a, T, O: Operation<T>> Waiting<'a, T, O> {
         output
     }
 
-    /// Begins a thread's wait: reads the clock, and if waits were short of
-    /// late, gives others a turn in the hope to be spared the line.
+    /// Begins to wait: reads the clock, and if waits were short of late, gives
+    /// others a turn in the hope to be spared the line.
     fn start(&mut self) -> Option<O::Output> {
         self.since = Some(Instant::now());
         let yields = if self.shared.waits(O::SIDE).are_short() { YIELDS } else { 0 };
