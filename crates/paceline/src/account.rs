@@ -170,6 +170,7 @@ impl Ledger {
         }
         if plain > 0 {
             self.ok.fetch_add(plain, Ordering::Relaxed);
+            self.judge();
             self.has_ended.tell();
         }
     }
@@ -184,6 +185,9 @@ impl Ledger {
         if let Some(observer) = &self.observer {
             observer.item_ended(position, ending);
         }
+        if matches!(ending, Ending::Ok) {
+            self.judge();
+        }
     }
 
     /// Notes that an item failed for good, as soon as that is known.
@@ -197,13 +201,20 @@ impl Ledger {
         if let Some(observer) = &self.observer {
             observer.failed(failure);
         }
-        if let Some(halt) = self.halt {
+        if self.halt.is_some() {
             let items = failure.item().sequence_numbers().len() as u64;
-            let failed = self.noted.fetch_add(items, Ordering::SeqCst) + items;
-            let answered = failed + self.ok.load(Ordering::Relaxed);
-            if halt.is_reached(failed, answered) {
-                self.stop.rise(halt.level);
-            }
+            self.noted.fetch_add(items, Ordering::SeqCst);
+            self.judge();
+        }
+    }
+
+    /// Stops the run where enough has failed. A share may be reached by an
+    /// item that came through: with the tenth answer the first failure counts.
+    fn judge(&self) {
+        let Some(halt) = self.halt else { return };
+        let failed = self.noted.load(Ordering::SeqCst);
+        if failed > 0 && halt.is_reached(failed, failed + self.ok.load(Ordering::Relaxed)) {
+            self.stop.rise(halt.level);
         }
     }
 
