@@ -18,6 +18,7 @@ mod source;
 mod spec;
 mod stages;
 mod steps;
+mod surroundings;
 mod template;
 mod words;
 
@@ -37,11 +38,15 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(problem) => {
-            // There is no better place to say that standard error is gone.
-            let _ = io::stderr().write_all(problem.render(wants_colour()).as_bytes());
+            say(&problem);
             ExitCode::from(exit_code::USAGE)
         }
     }
+}
+
+fn say(problem: &Problem) {
+    // There is no better place to say that standard error is gone.
+    let _ = io::stderr().write_all(problem.render(wants_colour()).as_bytes());
 }
 
 fn run(command: Command) -> Result<ExitCode, Problem> {
@@ -49,22 +54,20 @@ fn run(command: Command) -> Result<ExitCode, Problem> {
         Command::Run(args) => commands::run::run(args),
         Command::Each(args) => commands::each::each(args),
         Command::Check(args) => commands::check::check(args),
-        Command::Completions { shell } => printed(commands::generate::completions(shell)),
-        Command::Man => printed(commands::generate::man()),
+        Command::Completions { shell } => Ok(printed(commands::generate::completions(shell))),
+        Command::Man => Ok(printed(commands::generate::man())),
     }
 }
 
-fn printed(written: io::Result<()>) -> Result<ExitCode, Problem> {
-    match written {
-        Ok(()) => Ok(ExitCode::from(exit_code::OK)),
-        Err(error) => unprinted(&error),
-    }
-}
-
-/// How a command ends whose output could not be written.
-fn unprinted(error: &io::Error) -> Result<ExitCode, Problem> {
-    if error.kind() == io::ErrorKind::BrokenPipe {
-        return Ok(ExitCode::from(signals::end_by_broken_pipe()));
-    }
-    Err(Problem::new(format!("could not write to standard output: {}", reason(error))))
+/// How a command ends that only prints.
+fn printed(written: io::Result<()>) -> ExitCode {
+    ExitCode::from(match written {
+        Ok(()) => exit_code::OK,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => signals::end_by_broken_pipe(),
+        Err(error) => {
+            let reason = reason(&error);
+            say(&Problem::new(format!("could not write to standard output: {reason}")));
+            exit_code::TROUBLE
+        }
+    })
 }

@@ -2,24 +2,36 @@
 //!
 //! Results are written as they come. A reader that has gone away stops the
 //! run, and so does any other trouble with writing; both are remembered for
-//! the exit status.
+//! the exit status. A reader that takes nothing is waited for, but not for
+//! ever once a signal has come.
 
 use std::{
     fs::File,
     io::{self, Write},
     os::fd::AsFd,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use paceline::Stop;
 use paceline_process::Captured;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::report::tag::Tagged;
+use crate::{report::tag::Tagged, signals::Seen};
+
+/// What can be written without a wait to a pipe that has room.
+const PIECE: usize = 4096;
+
+/// How often a wait for room looks for a signal.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// How long a reader may take nothing when a signal has come.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The way to standard output.
 #[derive(Debug)]
 pub(crate) struct Results {
-    /// Not `std::io::Stdout`, which takes a closed descriptor for a success.
-    out: io::Result<File>,
+    out: io::Result<Out>,
     line: Vec<u8>,
     stop: Stop,
     trouble: Option<Trouble>,
@@ -34,9 +46,13 @@ pub(crate) enum Trouble {
 }
 
 impl Results {
-    /// Results of a run that `stop` stops.
-    pub(crate) fn new(stop: Stop) -> Self {
+    /// Results of a run that `stop` stops and whose signals are `seen`.
+    pub(crate) fn new(stop: Stop, seen: Arc<Seen>) -> Self {
         let out = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        let out = out.map(|file| {
+            let can_wait = !file.metadata().is_ok_and(|metadata| metadata.is_file());
+            Out { file, can_wait, seen }
+        });
         Self { out, line: Vec::new(), stop, trouble: None }
     }
 
@@ -65,7 +81,7 @@ impl Results {
         });
     }
 
-    fn write(&mut self, write: impl FnOnce(&mut File) -> io::Result<()>) {
+    fn write(&mut self, write: impl FnOnce(&mut Out) -> io::Result<()>) {
         if self.trouble.is_some() {
             return;
         }
@@ -90,5 +106,51 @@ impl Results {
     /// What went wrong, if something did.
     pub(crate) fn take_trouble(&mut self) -> Option<Trouble> {
         self.trouble.take()
+    }
+}
+
+/// Standard output. Not `std::io::Stdout`, which takes a closed descriptor for
+/// a success.
+#[derive(Debug)]
+struct Out {
+    file: File,
+    /// Whether a write can wait for a reader.
+    can_wait: bool,
+    seen: Arc<Seen>,
+}
+
+impl Write for Out {
+    /// # When stopped
+    ///
+    /// After a signal, a reader that takes nothing for a while is given up.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.can_wait {
+            return self.file.write(bytes);
+        }
+        self.wait_for_room()?;
+        self.file.write(&bytes[..bytes.len().min(PIECE)])
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Out {
+    fn wait_for_room(&self) -> io::Result<()> {
+        let mut stopped_at = None;
+        loop {
+            match poll(&mut [PollFd::new(&self.file, PollFlags::OUT)], Some(&LOOK)) {
+                Ok(0) if self.seen.signal().is_some() => {
+                    let since = *stopped_at.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= PATIENCE {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                }
+                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                // What is wrong, if something is, the write says better.
+                Ok(_) | Err(_) => return Ok(()),
+            }
+        }
     }
 }

@@ -36,6 +36,8 @@ pub(crate) struct Controls {
     pub(crate) console: Console,
     /// Whether what happens is told on standard error.
     pub(crate) is_quiet: bool,
+    /// Whether HUP was ignored when this program was started.
+    pub(crate) ignores_hup: bool,
 }
 
 /// The watch over a run's signals, until it is dropped.
@@ -46,11 +48,24 @@ pub(crate) struct Watch {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
-struct Seen {
+/// What the watch has seen.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
     /// The first signal that ended the run.
     signal: OnceLock<i32>,
     reader_gone: AtomicBool,
+}
+
+impl Seen {
+    /// The signal that ended the run, if one did.
+    pub(crate) fn signal(&self) -> Option<i32> {
+        self.signal.get().copied()
+    }
+
+    /// Whether the reader of standard output has gone away.
+    pub(crate) fn is_reader_gone(&self) -> bool {
+        self.reader_gone.load(Ordering::SeqCst)
+    }
 }
 
 impl Watch {
@@ -62,7 +77,7 @@ impl Watch {
     pub(crate) fn begin(controls: Controls) -> io::Result<Self> {
         let mut signals = Vec::new();
         for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] {
-            if signal == SIGHUP && is_ignored(SIGHUP) {
+            if signal == SIGHUP && controls.ignores_hup {
                 // Under nohup the user has asked to outlive the terminal.
                 continue;
             }
@@ -80,14 +95,9 @@ impl Watch {
         Ok(Self { seen, open: Some(open), thread: Some(thread) })
     }
 
-    /// The signal that ended the run, if one did.
-    pub(crate) fn signal(&self) -> Option<i32> {
-        self.seen.signal.get().copied()
-    }
-
-    /// Whether the reader of standard output has gone away.
-    pub(crate) fn is_reader_gone(&self) -> bool {
-        self.seen.reader_gone.load(Ordering::SeqCst)
+    /// What has been seen, now and later.
+    pub(crate) fn seen(&self) -> Arc<Seen> {
+        self.seen.clone()
     }
 }
 
@@ -151,23 +161,14 @@ fn act(controls: &Controls, seen: &Seen, signal: i32) {
         SIGUSR1 => controls.console.line(&display::line(&controls.monitor.progress())),
         SIGUSR2 => controls.stop.drain(),
         _ if seen.signal.set(signal).is_ok() => {
+            // Before anything is said, which takes as long as standard error lets it.
+            controls.stop.cancel();
             if !controls.is_quiet {
                 controls.console.line("stopping the jobs; again to kill them");
             }
-            controls.stop.cancel();
         }
         _ => controls.stop.kill(),
     }
-}
-
-/// Whether a signal was ignored when this program was started.
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix("SigIgn:"))
-        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
-        .is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
 }
 
 /// Ends this process by `signal`, as if it had never been caught.

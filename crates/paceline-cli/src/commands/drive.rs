@@ -18,8 +18,9 @@ use crate::{
     message::{Problem, harmless, reason},
     report::{Reporter, display::Display, faults, json, summary},
     results::{Results, Trouble},
-    signals::{self, Controls, Watch},
+    signals::{self, Controls, Seen, Watch},
     source::{Interrupt, Item, SourceError},
+    surroundings,
 };
 
 /// How a run is watched and told of.
@@ -53,13 +54,19 @@ pub(crate) fn drive<I>(
 where
     I: Iterator<Item = Input> + Send + 'static,
 {
+    let ignores_hup = surroundings::put_right().map_err(cannot_begin)?;
     let Options { reporter, interrupt, .. } = options;
     let console = reporter.console().clone();
     let stop = Stop::new();
+    let cut_short = Arc::default();
+    let taken = Taken {
+        inputs,
+        taken: 0,
+        reporter: reporter.clone(),
+        interrupt: interrupt.clone(),
+        cut_short: Arc::clone(&cut_short),
+    };
     stop.when_stopped(move || interrupt.stop());
-    let source_error = Arc::default();
-    let taken =
-        Taken { inputs, taken: 0, reporter: reporter.clone(), error: Arc::clone(&source_error) };
     let mut pipeline = build(Pipeline::from_iter(taken)).stop(&stop).observer(reporter.clone());
     if let Some(halt) = options.halt {
         pipeline = pipeline.halt(halt);
@@ -69,12 +76,13 @@ where
         monitor: pipeline.monitor(),
         console: console.clone(),
         is_quiet: options.quiet,
+        ignores_hup,
     };
     let watch = Watch::begin(controls).map_err(cannot_begin)?;
     let when = if options.quiet { When::Never } else { options.progress };
     let display = Display::show(&options.name, when, &console, pipeline.monitor());
 
-    let results = Arc::new(Mutex::new(Results::new(stop)));
+    let results = Arc::new(Mutex::new(Results::new(stop, watch.seen())));
     let printer =
         Printer { results: results.clone(), reporter: reporter.clone(), json: options.json };
     let ended = pipeline.for_each_outcome(move |outcome| printer.print(outcome)).run();
@@ -93,8 +101,8 @@ where
         console.line(summary::text(summary).trim_end());
     }
     let trouble = results.take_trouble();
-    let source_error = lock(&source_error).take();
-    Ok(ExitCode::from(status(ended, trouble, source_error, &watch, &reporter)))
+    let cut_short = lock(&cut_short).take();
+    Ok(ExitCode::from(status(ended, trouble, cut_short, &watch.seen(), &reporter)))
 }
 
 /// The problem of a process that lacks what every run needs.
@@ -111,22 +119,37 @@ struct Taken<I> {
     inputs: I,
     taken: u64,
     reporter: Arc<Reporter>,
-    error: Arc<Mutex<Option<SourceError>>>,
+    interrupt: Interrupt,
+    cut_short: Arc<Mutex<Option<CutShort>>>,
+}
+
+/// Why a source gave nothing more, if it may have had more.
+enum CutShort {
+    /// The run was stopped while the source was waited for.
+    Stopped,
+    Failed(SourceError),
 }
 
 impl<I: Iterator<Item = Input>> Iterator for Taken<I> {
     type Item = Value;
 
     fn next(&mut self) -> Option<Value> {
-        match self.inputs.next()? {
-            Ok((item, parts)) => {
+        match self.inputs.next() {
+            Some(Ok((item, parts))) => {
                 self.taken += 1;
                 let origin = Arc::new(Origin { seq: self.taken, item, parts });
                 self.reporter.taken(&origin);
                 Some(Value::new(origin))
             }
-            Err(error) => {
-                *lock(&self.error) = Some(error);
+            Some(Err(error)) => {
+                *lock(&self.cut_short) = Some(CutShort::Failed(error));
+                None
+            }
+            None => {
+                // A source that knows that it is empty has ended all the same.
+                if self.interrupt.is_stopped() && self.inputs.size_hint().1 != Some(0) {
+                    *lock(&self.cut_short) = Some(CutShort::Stopped);
+                }
                 None
             }
         }
@@ -182,15 +205,15 @@ impl Printer {
 fn status(
     ended: Result<Summary, paceline::Error>,
     trouble: Option<Trouble>,
-    source_error: Option<SourceError>,
-    watch: &Watch,
+    cut_short: Option<CutShort>,
+    seen: &Seen,
     reporter: &Reporter,
 ) -> u8 {
     let console = reporter.console();
-    if let Some(signal) = watch.signal() {
+    if let Some(signal) = seen.signal() {
         return signals::end_by(signal);
     }
-    if watch.is_reader_gone() || matches!(trouble, Some(Trouble::ReaderGone)) {
+    if seen.is_reader_gone() || matches!(trouble, Some(Trouble::ReaderGone)) {
         return signals::end_by_broken_pipe();
     }
     if let Some(Trouble::Failed(error)) = trouble {
@@ -202,11 +225,12 @@ fn status(
         console.line(&format!("error: could not write to the job log: {}", reason(&error)));
         return exit_code::TROUBLE;
     }
-    if let Some(error) = source_error {
+    if let Some(CutShort::Failed(error)) = &cut_short {
         console.line(&format!("error: {error}"));
         return exit_code::TROUBLE;
     }
     match ended {
+        Ok(_) if cut_short.is_some() => exit_code::UNFINISHED,
         Ok(summary) => exit_code::of(&summary),
         Err(error) => {
             console.line(&format!("error: {}", harmless(error.to_string().as_bytes())));

@@ -196,12 +196,12 @@ fn dry_run(
                 }
             };
             if let Err(error) = writeln!(out, "{line}") {
-                return crate::unprinted(&error);
+                return Ok(crate::printed(Err(error)));
             }
         }
     }
     match out.flush() {
         Ok(()) => Ok(ExitCode::from(status)),
-        Err(error) => crate::unprinted(&error),
+        Err(error) => Ok(crate::printed(Err(error))),
     }
 }
