@@ -138,6 +138,20 @@ impl Value {
         }
     }
 
+    /// The number of its first item: whose output files are its own.
+    pub(crate) fn owner(&self) -> u64 {
+        self.origins.first().map_or(self.number, |origin| origin.seq)
+    }
+
+    /// What a job reads from its standard input: the value as it is, or each
+    /// of a batch as a line.
+    pub(crate) fn as_input(&self, is_batch: bool) -> Vec<u8> {
+        if !is_batch {
+            return self.bytes().into_owned();
+        }
+        self.values.iter().flat_map(|value| [value, &b"\n"[..]].concat()).collect()
+    }
+
     /// Refuses an item that came broken from its source.
     ///
     /// # Errors

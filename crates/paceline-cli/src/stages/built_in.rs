@@ -48,7 +48,7 @@ pub(super) fn add_put<P>(pipeline: Pipeline<'static, Value, P>, step: Step) -> S
         async move {
             let (from, url, to) = put_of(&step, &value, attempt)?;
             let shop = &step.shop;
-            put::put(&shop.stores, &shop.claims, value.number, &from, to)
+            put::put(&shop.stores, &shop.claims, value.owner(), &from, to)
                 .await
                 .map_err(faults::of_step)?;
             Ok::<_, Fault>(value.then(url))
@@ -101,5 +101,5 @@ fn output_file(step: &Step, value: &Value, attempt: Attempt) -> Result<OutputFil
     let Some(target) = step.target(value, attempt.slot())? else {
         unreachable!("the file is refused where a built-in stage has no `to`");
     };
-    target.create(&step.shop.claims, value.number).map_err(faults::of_step)
+    target.create(&step.shop.claims, value.owner()).map_err(faults::of_step)
 }

@@ -52,9 +52,9 @@ impl Commands {
         };
         let claims = &self.step.shop.claims;
         if self.names_out {
-            target.reserve(claims, value.number).map(Making::Reserved)
+            target.reserve(claims, value.owner()).map(Making::Reserved)
         } else {
-            target.create(claims, value.number).map(Making::Captured)
+            target.create(claims, value.owner()).map(Making::Captured)
         }
         .map_err(faults::of_step)
     }
@@ -134,7 +134,8 @@ impl Job<Value> for Commands {
         for (index, arguments) in arguments.into_iter().enumerate() {
             let mut command = self.command(arguments, &environment);
             if index == 0 && self.step.stage.stdin {
-                command = command.stdin(Stdin::from(value.bytes().into_owned()));
+                command =
+                    command.stdin(Stdin::from(value.as_input(self.step.stage.batch.is_some())));
             }
             if index == last {
                 command = command.stdout(self.stdout(&making)?);
