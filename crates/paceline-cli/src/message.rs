@@ -67,6 +67,11 @@ pub(crate) fn reason(error: &std::io::Error) -> String {
     }
 }
 
+/// Gives what a cause says; the system's words as in [`reason`].
+pub(crate) fn words_of(cause: &(dyn std::error::Error + 'static)) -> String {
+    cause.downcast_ref::<std::io::Error>().map_or_else(|| cause.to_string(), reason)
+}
+
 /// A place in a file, with the line it is on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {

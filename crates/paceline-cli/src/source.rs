@@ -303,6 +303,9 @@ fn separator(null: bool) -> records::Separator {
     if null { records::Separator::Nul } else { records::Separator::Newline }
 }
 
+/// What helps where a file of the pipeline file cannot be opened.
+const RELATIVE: &str = "paths in the file are relative to its folder; `-` is standard input";
+
 /// Opens `from`, and gives the name for messages with it.
 fn open(from: &Location, folder: &Path) -> Result<(OwnedFd, String), Problem> {
     match from {
@@ -313,8 +316,12 @@ fn open(from: &Location, folder: &Path) -> Result<(OwnedFd, String), Problem> {
             Ok((fd, "standard input".to_owned()))
         }
         Location::File(path) => {
-            let path = folder.join(path);
-            open_file(&path).map(|file| (file.into(), format!("`{}`", path.display())))
+            let path = if folder == Path::new(".") { path.clone() } else { folder.join(path) };
+            let file = open_file(&path).map_err(|problem| match path.is_relative() {
+                true => problem.hint(RELATIVE.to_owned()),
+                false => problem,
+            })?;
+            Ok((file.into(), format!("`{}`", path.display())))
         }
     }
 }

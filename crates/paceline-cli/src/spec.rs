@@ -273,7 +273,8 @@ fn checked(text: &str, path: &Path, file: &str) -> Result<Pipeline, Fault> {
     }
     let folder = path.parent().unwrap_or(Path::new("")).to_owned();
     let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
-    let source_place = root.get("source").map(|value| Place::find(file, text, value.span()));
+    let source_place =
+        root.get("source").map(|value| Place::find(file, text, source::span(&value)));
     Ok(Pipeline { name, folder, source, source_place, stages })
 }
 

@@ -13,6 +13,8 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use crate::message::words_of;
+
 pub(crate) mod fetch;
 mod file_url;
 pub(crate) mod http;
@@ -106,7 +108,7 @@ impl StepError {
         let mut line = self.message.clone();
         let mut cause = self.source();
         while let Some(error) = cause {
-            let text = one_line(&error.to_string());
+            let text = one_line(&words_of(error));
             if !line.contains(&text) {
                 line.push_str(": ");
                 line.push_str(&text);
@@ -192,7 +194,7 @@ mod tests {
             "could not write `a.jpg`",
             io::Error::from(rustix::io::Errno::NOSPC),
         );
-        assert_eq!(error.line(), "could not write `a.jpg`: No space left on device (os error 28)");
+        assert_eq!(error.line(), "could not write `a.jpg`: no space left on device");
         assert_eq!(error.to_string(), "could not write `a.jpg`");
         assert_eq!((error.kind(), error.is_permanent()), (Kind::Io, false));
     }

@@ -1,14 +1,15 @@
 //! Failures in words, and the program's own failures as those of the engine.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, ffi::OsString, fmt, os::unix::ffi::OsStrExt, sync::Arc};
 
 use paceline::{Failure, FailureKind, Fault};
 use paceline_process::{Captured, ErrorKind, ExitError, Output};
 
 use crate::{
-    message::harmless,
+    message::{harmless, words_of},
     spec::{Stage, Work},
     steps::{Kind, StepError},
+    words,
 };
 
 /// Makes a failure of a built-in step one of the engine's.
@@ -26,9 +27,16 @@ pub(crate) fn of_step(error: StepError) -> Fault {
 /// Makes a failure of a stage's command one of the engine's. A script is
 /// named by what it is, for its text would fill the line.
 pub(crate) fn of_exit(stage: &Stage, error: &ExitError) -> Fault {
+    let exit = error.exit();
     let said = match stage.work {
-        Work::Shell(_) => error.exit().to_string(),
-        _ => error.to_string(),
+        Work::Shell(_) => exit.to_string(),
+        Work::Pipe(ref commands) => format!(
+            "command {} of {}, `{}` failed: {exit}",
+            error.index() + 1,
+            commands.len(),
+            shown(error.argv())
+        ),
+        _ => format!("`{}` failed: {exit}", shown(error.argv())),
     };
     let (code, signal) = (error.exit().code(), error.exit().signal());
     let kind = if signal.is_some() { FailureKind::Signal } else { FailureKind::Exit };
@@ -63,6 +71,17 @@ pub(crate) fn output(failure: &Failure) -> Option<&Arc<Captured>> {
     failure.cause().downcast_ref::<JobFailed>().map(|failed| &failed.output)
 }
 
+/// A command as one would type it, cut where it would fill more than a line or two.
+fn shown(argv: &[OsString]) -> String {
+    const LONGEST: usize = 200;
+    let mut line = words::quote_all(argv.iter().map(|word| word.as_bytes()));
+    if let Some((end, _)) = line.char_indices().nth(LONGEST) {
+        line.truncate(end);
+        line.push_str("...");
+    }
+    line
+}
+
 /// Tells where and why an item failed, on one line.
 pub(crate) fn told(failure: &Failure) -> String {
     let stage = harmless(failure.stage().as_bytes());
@@ -88,7 +107,7 @@ pub(crate) fn line(error: &(dyn Error + 'static)) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
+        let text = words_of(error);
         if !line.contains(&text) {
             line.push_str(": ");
             line.push_str(&text);

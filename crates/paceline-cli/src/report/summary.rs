@@ -59,7 +59,7 @@ fn row(stage: &StageSummary, elapsed: Duration) -> [String; 10] {
     };
     let [p50, p99] = times;
     [
-        harmless(stage.name.as_bytes()),
+        cut(&harmless(stage.name.as_bytes())),
         stage.ok.to_string(),
         stage.failed.to_string(),
         stage.retried.to_string(),
@@ -70,6 +70,15 @@ fn row(stage: &StageSummary, elapsed: Duration) -> [String; 10] {
         p99,
         stage.high_water.to_string(),
     ]
+}
+
+/// A stage's name, as much of it as leaves room for the numbers.
+fn cut(name: &str) -> String {
+    const LONGEST: usize = 40;
+    match name.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &name[..end]),
+        None => name.to_owned(),
+    }
 }
 
 /// A time in a few characters: `12 us`, `3.4 ms`, `1.2 s`, `3 m 20 s`.

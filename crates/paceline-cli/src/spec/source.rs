@@ -3,7 +3,7 @@
 use crate::source::{Location, Origin, check_pattern};
 use crate::words;
 
-use super::tree::{Fault, Value};
+use super::tree::{Fault, Span, Value};
 
 const KINDS: [&str; 6] = ["glob", "lines", "jsonl", "csv", "values", "command"];
 const KEYS: [&str; 7] = ["glob", "lines", "jsonl", "csv", "values", "command", "null"];
@@ -37,6 +37,13 @@ pub(super) fn read(value: &Value<'_>) -> Result<Origin, Fault> {
         "values" => Origin::Values(values(value)?),
         _ => Origin::Command { words: command(value)?, null },
     })
+}
+
+/// Where the file says what is read, for what goes wrong with it later.
+pub(super) fn span(value: &Value<'_>) -> Span {
+    let table = value.clone().table().ok();
+    let said = table.and_then(|table| KINDS.iter().find_map(|kind| Some(table.get(kind)?.span())));
+    said.unwrap_or_else(|| value.span())
 }
 
 fn pattern(value: &Value<'_>) -> Result<String, Fault> {

@@ -715,9 +715,10 @@ fn a_missing_source_is_told_with_its_place() {
     let problem = pipeline.open_source(&Interrupt::new().unwrap()).unwrap_err();
     insta::assert_snapshot!(problem.render(false), @r"
     error: cannot open the source `dir/none`: no such file or directory
-     --> dir/pipeline.toml:1:1
+     --> dir/pipeline.toml:2:9
       |
-    1 | [source]
-      | ^^^^^^^^
+    2 | lines = 'none'
+      |         ^^^^^^
+    hint: paths in the file are relative to its folder; `-` is standard input
     ");
 }

@@ -291,7 +291,7 @@ mod tests {
                 let result = block_on(fetch(&client, base.path(), url.as_bytes(), output));
                 let error = result.unwrap_err();
                 assert!(error.line().contains("`a`"), "{}", error.line());
-                assert!(error.line().contains("No space left on device"), "{}", error.line());
+                assert!(error.line().contains("no space left on device"), "{}", error.line());
                 assert!(!error.is_permanent());
                 assert_eq!(files_below(base.path()), [Path::new("source")]);
             }

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, StatusCode, Url};
 
+use crate::message::words_of;
+
 use super::{Kind, Shown, StepError, blocking, one_line};
 
 /// How long to wait for a server that does nothing. The time of a whole
@@ -176,13 +178,13 @@ pub(super) fn broken(what: &str, url: &Url, error: reqwest::Error) -> StepError 
     } else {
         // The innermost cause is the one a reader can act on; the layers
         // above it say "error sending request" and the like.
-        let mut cause: &dyn Error = &error;
+        let mut cause: &(dyn Error + 'static) = &error;
         while let Some(inner) = cause.source() {
             cause = inner;
         }
         match cause.downcast_ref::<reqwest::Error>() {
             Some(_) => one_line(&error.without_url().to_string()),
-            None => one_line(&cause.to_string()),
+            None => one_line(&words_of(cause)),
         }
     };
     let message = format!("could not {what} `{}`: {why}", shown(url));
