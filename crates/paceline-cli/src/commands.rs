@@ -6,7 +6,11 @@ pub(crate) mod each;
 pub(crate) mod generate;
 pub(crate) mod run;
 
-use std::{ffi::OsString, os::unix::ffi::OsStringExt};
+use std::{
+    ffi::OsString,
+    io::{self, IsTerminal},
+    os::unix::ffi::OsStringExt,
+};
 
 use crate::{
     message::Problem,
@@ -42,6 +46,11 @@ fn open_items(
     }
     match pipeline.open_source(interrupt)? {
         Some(items) => Ok(items),
+        None if io::stdin().is_terminal() => Err(Problem::new(
+            "there is nothing to work on: the pipeline has no source, and standard input is a \
+             terminal",
+        )
+        .hint("name the items after the file, pipe them in, or add a `[source]`".to_owned())),
         None => {
             let lines = Origin::Lines { from: Location::Stdin, null: false };
             Items::open(&lines, &pipeline.folder, interrupt)

@@ -5,14 +5,15 @@ use std::{
     fmt::Write as _,
     io::{self, Write as _},
     os::unix::ffi::OsStrExt,
+    path::Path,
     process::ExitCode,
 };
 
 use crate::{
     args,
     commands::open_items,
-    exit_code,
     message::{Problem, harmless, reason},
+    output_file::Target,
     source::{Interrupt, Item, Location, Origin, Step},
     spec::{self, Framing, Pipeline, Python, Serve, Stage, Work, Workers},
     stages,
@@ -29,16 +30,18 @@ pub(crate) fn check(args: args::Check) -> Result<ExitCode, Problem> {
     let file = spec::load(&args.file)?;
     let first = first_item(&file, args.inputs)?;
     let text = describe(&file, first.as_ref());
-    io::stdout().write_all(text.as_bytes()).map_err(|error| {
-        Problem::new(format!("could not write to standard output: {}", reason(&error)))
-    })?;
-    Ok(ExitCode::from(exit_code::OK))
+    let mut stdout = io::stdout();
+    Ok(crate::printed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())))
 }
 
 /// The stages, and what each would do with the first item.
 fn describe(file: &Pipeline, first: Option<&Item>) -> String {
     let mut text = format!("pipeline `{}`\n", harmless(file.name.as_bytes()));
     let _ = match first {
+        Some(Item { defect: Some(defect), .. }) => {
+            let _ = writeln!(text, "first item fails: {}", harmless(defect.to_string().as_bytes()));
+            return text + &stage_lines(file);
+        }
         Some(item) => writeln!(text, "first item: {}", words::quote(&item.bytes)),
         None if is_open(file) => writeln!(text, "first item: known when the source is read"),
         None => writeln!(text, "first item: none"),
@@ -55,6 +58,11 @@ fn describe(file: &Pipeline, first: Option<&Item>) -> String {
         names.push((stage.name.clone(), value.clone()));
     }
     text
+}
+
+/// The stages where no item can be shown going through them.
+fn stage_lines(file: &Pipeline) -> String {
+    file.stages.iter().map(|stage| format!("\nstage {}\n", line(stage))).collect()
 }
 
 /// The first item, if it can be had without running or waiting for anything.
@@ -177,11 +185,22 @@ fn commands(stage: &Stage, known: &Known<'_>) -> Vec<String> {
         Work::Python(python) => Ok(python_line(python)),
     };
     let to = stage.to.as_ref().map(|to| {
-        known.expand(|values| to.expand(values)).map(|to| format!("to {}", words::quote(&to)))
+        let expanded =
+            known.expand(|values| to.expand(values)).map_err(|error| error.to_string())?;
+        // What is not known yet cannot be judged.
+        if known.value.is_some() {
+            Target::new(Path::new(""), to.literal_prefix(), &expanded)
+                .map_err(|error| error.line())?;
+        }
+        Ok(format!("to {}", words::quote(&expanded)))
     });
-    std::iter::once(work)
+    std::iter::once(work.map_err(|error| error.to_string()))
         .chain(to)
-        .map(|line| line.unwrap_or_else(|error| format!("fails for this item: {error}")))
+        .map(|line: Result<String, String>| {
+            line.unwrap_or_else(|error| {
+                format!("fails for this item: {}", harmless(error.as_bytes()))
+            })
+        })
         .collect()
 }
 

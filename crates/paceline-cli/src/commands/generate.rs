@@ -15,7 +15,7 @@ use crate::args::Cli;
 pub(crate) fn completions(shell: Shell) -> io::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "paceline", &mut script);
-    io::stdout().write_all(&script)
+    print(&script)
 }
 
 /// Prints the manual page: the program, then each command.
@@ -34,5 +34,10 @@ pub(crate) fn man() -> io::Result<()> {
         man.render_synopsis_section(&mut page)?;
         man.render_options_section(&mut page)?;
     }
-    io::stdout().write_all(&page)
+    print(&page)
+}
+
+fn print(text: &[u8]) -> io::Result<()> {
+    let mut stdout = io::stdout();
+    stdout.write_all(text).and_then(|()| stdout.flush())
 }
