@@ -1,0 +1,15 @@
+//! The whole program, as users meet it: what `docs` and the help promise.
+
+mod account;
+mod errors;
+mod examples;
+mod hostile;
+mod http;
+mod json;
+mod outputs;
+mod pipes;
+mod settings;
+mod signals;
+mod sources;
+mod stages;
+mod support;
