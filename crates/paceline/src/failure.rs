@@ -132,6 +132,10 @@ impl Fault {
         self.kind
     }
 
+    pub(crate) fn cause(&self) -> &(dyn Error + Send + Sync + 'static) {
+        &*self.cause
+    }
+
     /// Returns the exit status of the child that failed, if it is known.
     pub fn code(&self) -> Option<i32> {
         self.code

@@ -6,9 +6,10 @@
 //! after the grace period; its whole group with it.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -23,6 +24,15 @@ use crate::{
 
 /// How long the output of a child that has ended may be held open by a descendant.
 const DRAIN: Duration = Duration::from_millis(200);
+
+/// How soon a start that lacked something is tried again; it doubles up to the last.
+const LACKING: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
+
+/// How long something may be lacking while no child ends that could have had it.
+const LACKING_AT_MOST: Duration = Duration::from_secs(10);
+
+/// Children that have ended. Of the whole process, as are the limits that one waits for here.
+static ENDED: AtomicU64 = AtomicU64::new(0);
 
 /// What a stage of kind `command` does with an item: which children it runs,
 /// and what their output means.
@@ -96,11 +106,10 @@ where
     In: Send,
 {
     async fn attempt(&self, item: In, surroundings: &Surroundings<'_>) -> Result<J::Out, Fault> {
-        let (mut child, state) = {
-            let (chain, state) = caught(|| self.0.start(&item, &surroundings.attempt))?;
-            (chain.spawn().map_err(not_started)?, state)
-        };
-        let why_not = supervise(&mut child, surroundings).await?;
+        let (mut child, state, item) = self.start(item, surroundings).await?;
+        let why_not = supervise(&mut child, surroundings).await;
+        ENDED.fetch_add(1, Ordering::Relaxed);
+        let why_not = why_not?;
         let Some(output) = child.into_output() else {
             unreachable!("a child that was waited for has an output");
         };
@@ -111,6 +120,65 @@ where
             None => caught(|| self.0.finish(item, state, output)),
         }
     }
+}
+
+impl<J> Children<J> {
+    /// Starts the children.
+    ///
+    /// What they lack for it, descriptors or processes, comes back when others
+    /// end: it waits for that, and no attempt has been made meanwhile.
+    async fn start<In>(
+        &self,
+        item: In,
+        surroundings: &Surroundings<'_>,
+    ) -> Result<(Child, J::State, In), Fault>
+    where
+        J: Job<In>,
+    {
+        let Surroundings { clock, stop, .. } = surroundings;
+        let [mut delay, longest] = LACKING;
+        let (mut ended, mut since) = (ENDED.load(Ordering::Relaxed), clock.now());
+        loop {
+            let fault = match caught(|| self.0.start(&item, &surroundings.attempt)) {
+                Ok((chain, state)) => {
+                    let spawned = chain.spawn();
+                    // What the children were given, such as ends of pipes, is theirs alone.
+                    drop(chain);
+                    match spawned {
+                        Ok(child) => return Ok((child, state, item)),
+                        Err(error) => not_started(error),
+                    }
+                }
+                Err(fault) => fault,
+            };
+            if !is_shortage(&fault) {
+                return Err(fault);
+            }
+            let ended_by_now = ENDED.load(Ordering::Relaxed);
+            if ended != ended_by_now {
+                (ended, since) = (ended_by_now, clock.now());
+            } else if clock.now().saturating_sub(since) >= LACKING_AT_MOST {
+                return Err(fault);
+            }
+            let stopped = stop.reached(StopLevel::Cancel);
+            if let Either::Second(()) = first(clock.sleep(delay), stopped).await {
+                return Err(cancelled());
+            }
+            delay = longest.min(delay * 2);
+        }
+    }
+}
+
+/// Whether the end of other children would help.
+fn is_shortage(fault: &Fault) -> bool {
+    let cause = fault.cause();
+    let kind = cause.downcast_ref::<Error>().map(Error::kind);
+    let number = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+    matches!(kind, Some(ErrorKind::NoDescriptors | ErrorKind::NoProcesses))
+        || number.is_some_and(|number| {
+            let shortages = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+            shortages.iter().any(|errno| errno.raw_os_error() == number)
+        })
 }
 
 /// Waits for the child's end, and brings it about when the time is over or
