@@ -86,11 +86,7 @@ paceline each [OPTIONS] COMMAND [ARG...]
 pub(crate) struct Each {
     /// The command, and after `:::` values or after `::::` files; `:::+` and
     /// `::::+` link to the source before
-    #[arg(
-        value_name = "COMMAND [ARG...] [::: VALUE...]",
-        required = true,
-        trailing_var_arg = true
-    )]
+    #[arg(value_name = "COMMAND [ARG...] [::: VALUE...]", trailing_var_arg = true)]
     pub(crate) words: Vec<OsString>,
     /// Read items from FILE, `-` for standard input; several are combined
     #[arg(short, long, value_name = "FILE")]
@@ -107,7 +103,8 @@ pub(crate) struct Each {
         long,
         visible_alias = "jobs",
         value_name = "N|N%|auto",
-        default_value = "auto"
+        default_value = "auto",
+        allow_negative_numbers = true
     )]
     pub(crate) workers: Width,
     /// Print outputs in input order
@@ -141,8 +138,12 @@ pub(crate) struct Each {
     /// Begin each line of output with the item and a tab
     #[arg(long)]
     pub(crate) tag: bool,
+    /// Print lines as they come, whole lines only; in input order with `-k`
+    /// outputs still come whole
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) line_buffered: bool,
     /// Let jobs write straight to our output, which may mix
-    #[arg(short, long, conflicts_with_all = ["tag", "json", "ordered"])]
+    #[arg(short, long, conflicts_with_all = ["tag", "json", "ordered", "line_buffered"])]
     pub(crate) ungrouped: bool,
     /// Print the commands, quoted for a shell; run nothing
     #[arg(long)]

@@ -10,6 +10,7 @@ use std::{
     ffi::OsString,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
+    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -49,13 +50,32 @@ enum From {
     File(OsString),
 }
 
-/// Divides the words of the command line into the command and its sources.
-pub(crate) fn divide(words: Vec<OsString>) -> (Vec<OsString>, Vec<Said>) {
+/// Divides the words of the command line into the command and its sources,
+/// which come after those that `-a` names.
+///
+/// # Errors
+///
+/// If a mark lacks what it needs.
+pub(crate) fn divide(
+    words: Vec<OsString>,
+    arg_files: &[OsString],
+) -> Result<(Vec<OsString>, Vec<Said>), Problem> {
     let mut command = Vec::new();
-    let mut said: Vec<Said> = Vec::new();
+    let file = |name: &OsString| Said { from: From::File(name.clone()), is_linked: false };
+    let mut said: Vec<Said> = arg_files.iter().map(file).collect();
     let mut mark: Option<(What, bool)> = None;
+    // The mark that is still to be followed by a file.
+    let mut lacking: Option<&str> = None;
     for word in words {
-        if let Some((_, what, is_linked)) = MARKS.iter().find(|(text, ..)| word == **text) {
+        if let Some((text, what, is_linked)) = MARKS.iter().find(|(text, ..)| word == **text) {
+            refuse_lacking(lacking)?;
+            lacking = (*what == What::Files).then_some(*text);
+            if *is_linked && said.is_empty() {
+                return Err(Problem::new(format!(
+                    "`{text}` links to the source before it, and there is none"
+                ))
+                .hint(format!("begin the first source with `{}`", text.trim_end_matches('+'))));
+            }
             mark = Some((*what, *is_linked));
             if *what == What::Values {
                 said.push(Said { from: From::Values(Vec::new()), is_linked: *is_linked });
@@ -67,18 +87,23 @@ pub(crate) fn divide(words: Vec<OsString>) -> (Vec<OsString>, Vec<Said>) {
             (Some((What::Values, _)), Some(Said { from: From::Values(values), .. })) => {
                 values.push(word);
             }
-            (Some((_, is_linked)), _) => said.push(Said { from: From::File(word), is_linked }),
+            (Some((_, is_linked)), _) => {
+                lacking = None;
+                said.push(Said { from: From::File(word), is_linked });
+            }
         }
     }
-    (command, said)
+    refuse_lacking(lacking)?;
+    Ok((command, said))
+}
+
+fn refuse_lacking(mark: Option<&str>) -> Result<(), Problem> {
+    let Some(mark) = mark else { return Ok(()) };
+    Err(Problem::new(format!("after `{mark}` a file has to be named"))
+        .hint(format!("`{mark} -` is standard input")))
 }
 
 impl Said {
-    /// A source named by `-a`.
-    pub(crate) fn file(name: OsString) -> Self {
-        Self { from: From::File(name), is_linked: false }
-    }
-
     fn open(self, null: bool, interrupt: &Interrupt) -> Result<Items, Problem> {
         match self.from {
             From::Values(values) => {
@@ -150,9 +175,13 @@ pub(crate) fn open(
         Some(items) => Box::new(wanted(items, skip_empty).map(|item| item.map(|item| vec![item]))),
         None => Box::new(groups.remove(0).into_iter().map(Ok)),
     };
-    Ok(Box::new(rows.flat_map(move |row| match row {
-        Ok(row) => Product::new(row, groups.clone()).map(Ok).collect::<Vec<_>>().into_iter(),
-        Err(error) => vec![Err(error)].into_iter(),
+    let groups: Arc<[_]> = groups.into();
+    Ok(Box::new(rows.flat_map(move |row| {
+        let (combined, error) = match row {
+            Ok(row) => (Some(Product::new(row, groups.clone())), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        combined.into_iter().flatten().map(Ok).chain(error)
     })))
 }
 
@@ -186,13 +215,13 @@ fn read_all(items: Items, skip_empty: bool) -> Result<Vec<Item>, Problem> {
 /// Every combination of a row with one of each group, the last varying fastest.
 struct Product {
     first: Vec<Item>,
-    groups: Vec<Vec<Vec<Item>>>,
+    groups: Arc<[Vec<Vec<Item>>]>,
     /// The next combination, or `None` after the last.
     at: Option<Vec<usize>>,
 }
 
 impl Product {
-    fn new(first: Vec<Item>, groups: Vec<Vec<Vec<Item>>>) -> Self {
+    fn new(first: Vec<Item>, groups: Arc<[Vec<Vec<Item>>]>) -> Self {
         let is_empty = groups.iter().any(Vec::is_empty);
         let at = (!is_empty).then(|| vec![0; groups.len()]);
         Self { first, groups, at }
@@ -221,6 +250,14 @@ impl Iterator for Product {
         }
         Some(combined)
     }
+
+    /// At least one while there are more, so that whoever gathers goes on.
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        match self.at {
+            Some(_) => (1, None),
+            None => (0, Some(0)),
+        }
+    }
 }
 
 /// One item of several values, joined by blanks where it is shown.
@@ -237,7 +274,7 @@ mod tests {
     use super::*;
 
     fn inputs(words: &[&str]) -> Vec<String> {
-        let (_, said) = divide(words.iter().map(OsString::from).collect());
+        let (_, said) = divide(words.iter().map(OsString::from).collect(), &[]).unwrap();
         let interrupt = Interrupt::new().unwrap();
         open(said, false, false, &interrupt)
             .unwrap()
@@ -260,7 +297,8 @@ mod tests {
 
     #[test]
     fn linked_sources_of_unequal_length_are_refused() {
-        let (_, said) = divide([":::", "a", ":::+", "1", "2"].map(OsString::from).to_vec());
+        let words = [":::", "a", ":::+", "1", "2"].map(OsString::from).to_vec();
+        let (_, said) = divide(words, &[]).unwrap();
         let interrupt = Interrupt::new().unwrap();
         let refused = open(said, false, false, &interrupt).err().unwrap();
         assert_eq!(refused.message(), "linked sources differ in length: 1 and 2 items");
@@ -274,7 +312,8 @@ mod tests {
 
     #[test]
     fn the_command_ends_where_the_sources_begin() {
-        let (command, said) = divide(["echo", "-n", ":::", "a"].map(OsString::from).to_vec());
+        let words = ["echo", "-n", ":::", "a"].map(OsString::from).to_vec();
+        let (command, said) = divide(words, &[]).unwrap();
         assert_eq!(command, ["echo", "-n"]);
         assert_eq!(said.len(), 1);
     }

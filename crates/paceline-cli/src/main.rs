@@ -9,6 +9,7 @@ mod commands;
 mod exit_code;
 mod inputs;
 mod item;
+mod lines;
 mod message;
 mod output_file;
 mod report;
@@ -38,13 +39,13 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(problem) => {
-            say(&problem);
+            tell(&problem);
             ExitCode::from(exit_code::USAGE)
         }
     }
 }
 
-fn say(problem: &Problem) {
+fn tell(problem: &Problem) {
     // There is no better place to say that standard error is gone.
     let _ = io::stderr().write_all(problem.render(wants_colour()).as_bytes());
 }
@@ -59,15 +60,23 @@ fn run(command: Command) -> Result<ExitCode, Problem> {
     }
 }
 
-/// How a command ends that only prints.
 fn printed(written: io::Result<()>) -> ExitCode {
-    ExitCode::from(match written {
-        Ok(()) => exit_code::OK,
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => signals::end_by_broken_pipe(),
-        Err(error) => {
-            let reason = reason(&error);
-            say(&Problem::new(format!("could not write to standard output: {reason}")));
-            exit_code::TROUBLE
-        }
-    })
+    match written {
+        Ok(()) => ExitCode::from(exit_code::OK),
+        Err(error) => unprinted(&error),
+    }
+}
+
+/// How a command ends whose output could not be written.
+fn unprinted(error: &io::Error) -> ExitCode {
+    if error.kind() == io::ErrorKind::BrokenPipe {
+        return ExitCode::from(signals::end_by_broken_pipe());
+    }
+    trouble(&Problem::new(format!("could not write to standard output: {}", reason(error))))
+}
+
+/// How a command ends that had begun and cannot go on.
+fn trouble(problem: &Problem) -> ExitCode {
+    tell(problem);
+    ExitCode::from(exit_code::TROUBLE)
 }

@@ -10,11 +10,11 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
-use paceline::{Ending, Failure, ItemId, Observer, StageEnded};
+use paceline::{Ending, Failure, ItemId, Observer, StageEnded, Stop};
 use paceline_process::{Captured, Output};
 
 use crate::{item::Origin, message::harmless};
@@ -41,6 +41,8 @@ pub(crate) struct Reporter {
     /// Whether each line of a job's output begins with its item.
     tags: bool,
     log: Option<JobLog>,
+    /// What ends the run when the log cannot be written any more.
+    stop: OnceLock<Stop>,
     inside: Mutex<HashMap<u64, Tracked>>,
     unfinished: Mutex<Vec<Tracked>>,
 }
@@ -72,6 +74,7 @@ impl Reporter {
             keeps_records: false,
             tags: false,
             log: None,
+            stop: OnceLock::new(),
             inside: Mutex::default(),
             unfinished: Mutex::default(),
         }
@@ -99,6 +102,12 @@ impl Reporter {
     pub(crate) fn logging(mut self, log: Option<JobLog>) -> Self {
         self.log = log;
         self
+    }
+
+    /// Lets trouble end the run.
+    pub(crate) fn may_stop(&self, stop: &Stop) {
+        // A reporter serves one run.
+        let _ = self.stop.set(stop.clone());
     }
 
     pub(crate) fn console(&self) -> &Console {
@@ -196,8 +205,11 @@ impl Reporter {
 
 impl Observer for Reporter {
     fn stage_ended(&self, event: &StageEnded<'_>) {
-        if let Some(log) = &self.log {
-            log.ended(event);
+        if let Some(log) = &self.log
+            && !log.ended(event)
+            && let Some(stop) = self.stop.get()
+        {
+            stop.drain();
         }
         self.change(event.item.sequence_numbers().into_iter(), |tracked| {
             tracked.stages.push(StageRecord {

@@ -81,6 +81,11 @@ impl Results {
         });
     }
 
+    /// Writes whole lines of a job.
+    pub(crate) fn lines(&mut self, lines: &[u8]) {
+        self.write(|out| out.write_all(lines));
+    }
+
     fn write(&mut self, write: impl FnOnce(&mut Out) -> io::Result<()>) {
         if self.trouble.is_some() {
             return;

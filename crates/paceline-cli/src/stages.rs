@@ -18,6 +18,7 @@ use paceline::{Attempt, Fault, Pipeline, Retry};
 
 use crate::{
     item::Value,
+    lines::Lines,
     output_file::{Claims, Target},
     report::{Reporter, faults},
     spec::{self, Stage, Work, Workers},
@@ -26,6 +27,7 @@ use crate::{
 
 mod built_in;
 mod command;
+mod room;
 
 /// How many items a stage that waits for others works on at once, where the
 /// file does not say.
@@ -52,6 +54,8 @@ pub(crate) struct Workshop {
     pub(crate) http: Http,
     pub(crate) stores: Stores,
     pub(crate) reporter: Arc<Reporter>,
+    /// What prints the lines of jobs as they come, if it is not whole outputs.
+    pub(crate) lines: Option<Lines>,
     jobs: AtomicU64,
 }
 
@@ -84,6 +88,7 @@ impl Workshop {
             stores: Stores::new(http.clone()),
             http,
             reporter,
+            lines: None,
             jobs: AtomicU64::new(0),
         }
     }
@@ -115,6 +120,8 @@ fn run_id() -> String {
 pub(crate) struct Step {
     pub(crate) stage: Arc<Stage>,
     pub(crate) shop: Arc<Workshop>,
+    /// How many items it works on at once.
+    pub(crate) workers: usize,
     /// Whether results are given as absolute paths, since a later stage runs elsewhere.
     pub(crate) absolute: bool,
     /// What becomes of its jobs' output.
@@ -159,7 +166,15 @@ pub(crate) fn add_all(
     shop: &Arc<Workshop>,
     last_prints: Prints,
 ) -> Pipeline<'static, Value, Value> {
+    let mut widths: Vec<usize> = stages.iter().map(workers).collect();
+    let of_processes = stages
+        .iter()
+        .zip(&mut widths)
+        .filter(|(stage, _)| matches!(stage.work, Work::Run(_) | Work::Shell(_) | Work::Pipe(_)));
+    let mut of_processes: Vec<&mut usize> = of_processes.map(|(_, width)| width).collect();
+    room::fit(&mut of_processes, shop.reporter.console());
     let step = |index: usize| Step {
+        workers: widths[index],
         prints: if index + 1 == stages.len() { last_prints } else { Prints::Nothing },
         stage: Arc::new(stages[index].clone()),
         shop: shop.clone(),
@@ -188,7 +203,7 @@ fn add_work<P>(
     pipeline: Pipeline<'static, Value, P>,
     step: Step,
 ) -> Pipeline<'static, Value, Value> {
-    let stage = step.stage.clone();
+    let (stage, workers) = (step.stage.clone(), step.workers);
     let name = stage.name.as_str();
     let added = match stage.work {
         Work::Run(_) | Work::Shell(_) | Work::Pipe(_) => {
@@ -199,14 +214,14 @@ fn add_work<P>(
         Work::Resize { width, height } => built_in::add_resize(pipeline, step, width, height),
         Work::Serve(_) | Work::Python(_) => unreachable!("refused before a run is built"),
     };
-    with_settings(added, &stage)
+    with_settings(added.workers(workers), &stage)
 }
 
 fn with_settings(
     mut pipeline: Pipeline<'static, Value, Value>,
     stage: &Stage,
 ) -> Pipeline<'static, Value, Value> {
-    pipeline = pipeline.workers(workers(stage)).grace(stage.grace);
+    pipeline = pipeline.grace(stage.grace);
     if let Some(capacity) = stage.queue {
         pipeline = pipeline.queue(capacity);
     }

@@ -15,8 +15,9 @@ use crate::{
     args::When,
     exit_code,
     item::{Origin, Value},
+    lines::Lines,
     message::{Problem, harmless, reason},
-    report::{Reporter, display::Display, faults, json, summary},
+    report::{Console, Reporter, display::Display, faults, json, summary},
     results::{Results, Trouble},
     signals::{self, Controls, Seen, Watch},
     source::{Interrupt, Item, SourceError},
@@ -36,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) reporter: Arc<Reporter>,
     /// What wakes the source when the run is stopped.
     pub(crate) interrupt: Interrupt,
+    /// What prints the jobs' lines as they come, if they do.
+    pub(crate) lines: Option<Lines>,
 }
 
 /// An item and the value of each input source.
@@ -55,9 +58,10 @@ where
     I: Iterator<Item = Input> + Send + 'static,
 {
     let ignores_hup = surroundings::put_right().map_err(cannot_begin)?;
-    let Options { reporter, interrupt, .. } = options;
+    let Options { reporter, interrupt, lines, .. } = options;
     let console = reporter.console().clone();
     let stop = Stop::new();
+    reporter.may_stop(&stop);
     let cut_short = Arc::default();
     let taken = Taken {
         inputs,
@@ -83,6 +87,9 @@ where
     let display = Display::show(&options.name, when, &console, pipeline.monitor());
 
     let results = Arc::new(Mutex::new(Results::new(stop, watch.seen())));
+    if let Some(lines) = lines {
+        lines.begin(results.clone(), console.clone()).map_err(cannot_begin)?;
+    }
     let printer =
         Printer { results: results.clone(), reporter: reporter.clone(), json: options.json };
     let ended = pipeline.for_each_outcome(move |outcome| printer.print(outcome)).run();
@@ -108,6 +115,12 @@ where
 /// The problem of a process that lacks what every run needs.
 pub(crate) fn cannot_begin(error: io::Error) -> Problem {
     Problem::new(format!("cannot begin: {}", reason(&error)))
+}
+
+/// How a run ends whose job log cannot be written any more.
+pub(crate) fn unlogged(console: &Console, error: &io::Error) -> ExitCode {
+    console.line(&format!("error: could not write to the job log: {}", reason(error)));
+    ExitCode::from(exit_code::TROUBLE)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -222,7 +235,7 @@ fn status(
         return exit_code::TROUBLE;
     }
     if let Some(error) = reporter.log_trouble() {
-        console.line(&format!("error: could not write to the job log: {}", reason(&error)));
+        unlogged(console, &error);
         return exit_code::TROUBLE;
     }
     if let Some(CutShort::Failed(error)) = &cut_short {

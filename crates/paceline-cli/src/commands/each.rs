@@ -14,9 +14,9 @@ use std::{
 
 use crate::{
     args::{self, Width},
-    commands::drive::{Input, Options, cannot_begin, drive},
-    exit_code,
-    inputs::{self, Said},
+    commands::drive::{Input, Options, cannot_begin, drive, unlogged},
+    exit_code, inputs,
+    lines::Lines,
     message::{Problem, reason},
     report::{Console, JobLog, Reporter},
     source::Interrupt,
@@ -32,8 +32,11 @@ use crate::{
 ///
 /// Whatever is wrong before anything is run.
 pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
-    let (command, mut said) = inputs::divide(args.words.clone());
-    said.splice(0..0, args.arg_file.iter().cloned().map(Said::file));
+    let (command, said) = inputs::divide(args.words.clone(), &args.arg_file)?;
+    if command.is_empty() {
+        return Err(Problem::new("there is no command to run for each item")
+            .hint("name it before the items: `paceline each gzip ::: a.txt b.txt`".to_owned()));
+    }
     let stages = stages_of(&args, &command)?;
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
     let inputs = inputs::open(said, args.null, args.skip_empty, &interrupt)?;
@@ -44,6 +47,9 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
         Some(path) => Some(JobLog::create(path).map_err(|error| cannot_log(path, &error))?),
         None => None,
     };
+    if let Some(error) = log.as_ref().and_then(JobLog::take_trouble) {
+        return Ok(unlogged(&Console::default(), &error));
+    }
     let reporter = Arc::new(
         Reporter::new(Console::default())
             .quiet(args.quiet)
@@ -57,6 +63,10 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
     if args.ordered {
         shop.spill_after = SPILL_AFTER_IN_ORDER;
     }
+    // Lines cannot both come as they are written and wait for those before them: the order it is.
+    let lines = (args.line_buffered && !args.ordered).then(Lines::new).transpose();
+    let lines = lines.map_err(cannot_begin)?;
+    shop.lines = lines.clone();
     let shop = Arc::new(shop);
     let options = Options {
         name: stages[0].name.clone(),
@@ -67,6 +77,7 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
         always_sums_up: false,
         reporter,
         interrupt,
+        lines,
     };
     let prints = if args.ungrouped && !args.json { Prints::Directly } else { Prints::Whole };
     drive(options, inputs, |items| stages::add_all(items, &stages, &shop, prints))
@@ -163,14 +174,24 @@ fn dry_run(
     let mut status = exit_code::OK;
     let mut inputs = inputs.peekable();
     while inputs.peek().is_some() {
-        let mut parts = Vec::new();
+        let (mut parts, mut defect) = (Vec::new(), None);
         for input in inputs.by_ref().take(size) {
             match input {
-                Ok((_, values)) => parts.extend(values),
-                Err(error) => return Err(Problem::new(error.to_string())),
+                Ok((item, values)) => {
+                    defect = defect.or(item.defect);
+                    parts.extend(values);
+                }
+                Err(error) => return Ok(crate::trouble(&Problem::new(error.to_string()))),
             }
         }
         number += 1;
+        if let Some(defect) = defect {
+            status = exit_code::FAILED;
+            if let Err(error) = writeln!(out, "# item {number}: {defect}") {
+                return Ok(crate::unprinted(&error));
+            }
+            continue;
+        }
         for (index, stage) in stages.iter().enumerate() {
             let sources: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
             let later = [&b"{}"[..]];
@@ -196,12 +217,12 @@ fn dry_run(
                 }
             };
             if let Err(error) = writeln!(out, "{line}") {
-                return Ok(crate::printed(Err(error)));
+                return Ok(crate::unprinted(&error));
             }
         }
     }
-    match out.flush() {
-        Ok(()) => Ok(ExitCode::from(status)),
-        Err(error) => Ok(crate::printed(Err(error))),
-    }
+    Ok(match out.flush() {
+        Ok(()) => ExitCode::from(status),
+        Err(error) => crate::unprinted(&error),
+    })
 }

@@ -42,6 +42,7 @@ pub(crate) fn run(args: args::Run) -> Result<ExitCode, Problem> {
         always_sums_up: true,
         reporter,
         interrupt,
+        lines: None,
     };
     let inputs = items.map(|item| item.map(alone));
     drive(options, inputs, |items| stages::add_all(items, &file.stages, &shop, Prints::Nothing))

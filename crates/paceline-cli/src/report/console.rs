@@ -41,11 +41,16 @@ impl Console {
         self.write(|mut stderr| match tag {
             None => output.write_to(&mut stderr),
             Some(tag) => {
-                let mut tagged = Tagged::new(stderr, tag);
+                let mut tagged = Tagged::new(io::BufWriter::new(stderr), tag);
                 output.write_to(&mut tagged)?;
                 tagged.finish()
             }
         });
+    }
+
+    /// Passes on whole lines.
+    pub(crate) fn pass_on_lines(&self, lines: &[u8]) {
+        self.write(|stderr| stderr.write_all(lines));
     }
 
     fn write(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) {

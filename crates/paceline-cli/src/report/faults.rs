@@ -122,7 +122,9 @@ fn hint(failure: &Failure) -> Option<&'static str> {
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<paceline_process::Error>() {
             return match error.kind() {
-                ErrorKind::TooLong => Some("`stdin = true` has no such limit"),
+                ErrorKind::TooLong => {
+                    Some("standard input has no such limit: `--stdin`, or `stdin = true` in a file")
+                }
                 _ => error.hint(),
             };
         }

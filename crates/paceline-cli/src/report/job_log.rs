@@ -30,9 +30,10 @@ struct State {
     trouble: Option<io::Error>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Running {
     command: Vec<u8>,
+    /// Since 1970.
     started: Duration,
     received: u64,
 }
@@ -42,11 +43,12 @@ impl JobLog {
     ///
     /// # Errors
     ///
-    /// If the file cannot be written.
+    /// If the file cannot be opened. That it cannot be written is
+    /// [trouble](Self::take_trouble), as it is later.
     pub(crate) fn create(path: &Path) -> io::Result<Self> {
         let mut file = File::create(path)?;
-        file.write_all(HEADER)?;
-        Ok(Self(Mutex::new(State { file, running: HashMap::new(), trouble: None })))
+        let trouble = file.write_all(HEADER).err();
+        Ok(Self(Mutex::new(State { file, running: HashMap::new(), trouble })))
     }
 
     /// Notes what is about to run.
@@ -56,8 +58,7 @@ impl JobLog {
             .map(|arguments| words::quote_all(arguments.iter().map(|word| word.as_bytes())))
             .collect();
         let command = commands.join(" | ").replace('\n', "\\n").into_bytes();
-        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.state().running.insert(seq, Running { command, started, received: 0 });
+        self.state().running.insert(seq, Running { command, started: now(), received: 0 });
     }
 
     /// Notes how much a job has written.
@@ -67,11 +68,15 @@ impl JobLog {
         }
     }
 
-    /// Writes the row of a job that has ended for good.
-    pub(crate) fn ended(&self, event: &StageEnded<'_>) {
-        let Some(&seq) = event.item.sequence_numbers().first() else { return };
+    /// Writes the row of a job that has ended for good, and tells whether all
+    /// is written so far.
+    pub(crate) fn ended(&self, event: &StageEnded<'_>) -> bool {
+        let Some(&seq) = event.item.sequence_numbers().first() else { return true };
         let mut state = self.state();
-        let Running { command, started, received } = state.running.remove(&seq).unwrap_or_default();
+        // What failed before it came to a job has no row.
+        let Some(Running { command, started, received }) = state.running.remove(&seq) else {
+            return true;
+        };
         let (exit, signal) = match event.ending {
             Ending::Ok => (0, 0),
             Ending::Failed(failure) => {
@@ -82,7 +87,7 @@ impl JobLog {
         let mut row = format!(
             "{seq}\t:\t{:.3}\t{:.3}\t0\t{received}\t{exit}\t{signal}\t",
             started.as_secs_f64(),
-            event.service.as_secs_f64()
+            now().saturating_sub(started).as_secs_f64()
         )
         .into_bytes();
         row.extend_from_slice(&command);
@@ -92,6 +97,7 @@ impl JobLog {
         {
             state.trouble = Some(error);
         }
+        state.trouble.is_none()
     }
 
     /// Why a row could not be written, if one could not.
@@ -102,4 +108,8 @@ impl JobLog {
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

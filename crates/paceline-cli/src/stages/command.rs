@@ -1,6 +1,10 @@
 //! The stages `run`, `shell` and `pipe`: child processes.
 
-use std::{ffi::OsString, os::unix::ffi::OsStrExt, sync::Arc};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStrExt,
+    sync::{Arc, OnceLock},
+};
 
 use paceline::{
     Attempt, BoxError, Chain, Command, FailureKind, Fault, Job, Output, Stderr, Stdin, Stdout,
@@ -9,6 +13,7 @@ use paceline::{
 use super::{Prints, Step, job_environment};
 use crate::{
     item::Value,
+    lines::{Ends, JobLines},
     output_file::{OutputFile, ReservedFile},
     report::faults,
     spec::Work,
@@ -20,6 +25,8 @@ pub(super) struct Commands {
     step: Step,
     /// Whether the commands name `{out}`, and so make the file themselves.
     names_out: bool,
+    /// The programs without arguments, whose clones share where each was found.
+    programs: Vec<OnceLock<Command>>,
 }
 
 /// The file that an attempt makes.
@@ -43,7 +50,11 @@ impl Commands {
                 .any(|hole| hole.kind == Placeholder::Out),
             _ => false,
         };
-        Self { step, names_out }
+        let commands = match &step.stage.work {
+            Work::Pipe(commands) => commands.len(),
+            _ => 1,
+        };
+        Self { step, names_out, programs: vec![OnceLock::new(); commands] }
     }
 
     fn making(&self, value: &Value, attempt: &Attempt) -> Result<Making, Fault> {
@@ -75,12 +86,15 @@ impl Commands {
     }
 
     /// Where the last command's standard output goes.
-    fn stdout(&self, making: &Making) -> Result<Stdout, Fault> {
-        match making {
-            Making::Captured(output) => match output.file().try_clone() {
+    fn stdout(&self, making: &Making, ends: Option<&Ends>) -> Result<Stdout, Fault> {
+        match (making, ends) {
+            (Making::Captured(output), _) => match output.file().try_clone() {
                 Ok(file) => Ok(Stdout::File(Arc::new(file))),
                 Err(error) => Err(faults::of_step(output.write_failed(error))),
             },
+            (_, Some(ends)) if self.step.prints != Prints::Nothing => {
+                Ok(Stdout::File(ends.stdout.clone()))
+            }
             _ if self.step.prints == Prints::Directly => Ok(Stdout::Inherit),
             _ => Ok(Stdout::Capture),
         }
@@ -93,16 +107,30 @@ impl Commands {
         reporter.job_ended(&value.origins, output);
     }
 
-    fn command(&self, arguments: Vec<OsString>, environment: &[(&str, String)]) -> Command {
+    /// One of the stage's commands, by its place, with what is the same for all of them.
+    fn command(
+        &self,
+        index: usize,
+        arguments: Vec<OsString>,
+        environment: &[(&str, String)],
+        ends: Option<&Ends>,
+    ) -> Command {
         let stage = &self.step.stage;
-        let mut command = Command::from_argv(arguments);
+        let program = self.programs[index].get_or_init(|| Command::new(&arguments[0]));
+        let mut command = if program.argv()[0] == arguments[0] {
+            program.clone().args(&arguments[1..])
+        } else {
+            Command::from_argv(arguments)
+        };
         match (&stage.cwd, &self.step.shop.jobs_run_in) {
             (Some(cwd), _) => command = command.cwd(self.step.shop.folder.join(cwd)),
             (None, Some(folder)) => command = command.cwd(folder),
             (None, None) => {}
         }
-        if self.step.prints != Prints::Directly {
-            command = command.stderr(Stderr::Capture);
+        match ends {
+            Some(ends) => command = command.stderr(Stderr::File(ends.stderr.clone())),
+            None if self.step.prints == Prints::Directly => {}
+            None => command = command.stderr(Stderr::Capture),
         }
         for (name, value) in environment {
             command = command.env(name, value);
@@ -116,9 +144,9 @@ impl Commands {
 
 impl Job<Value> for Commands {
     type Out = Value;
-    type State = Making;
+    type State = (Making, Option<JobLines>);
 
-    fn start(&self, value: &Value, attempt: &Attempt) -> Result<(Chain, Making), BoxError> {
+    fn start(&self, value: &Value, attempt: &Attempt) -> Result<(Chain, Self::State), BoxError> {
         value.check()?;
         let making = self.making(value, attempt)?;
         let out = match &making {
@@ -126,23 +154,30 @@ impl Job<Value> for Commands {
             _ => None,
         };
         let arguments = self.arguments(value, attempt.slot(), out)?;
+        let (lines, ends) = match &self.step.shop.lines {
+            None => (None, None),
+            Some(lines) => {
+                let (lines, ends) = lines.open(self.step.shop.reporter.tag(&value.origins))?;
+                (Some(lines), Some(ends))
+            }
+        };
         self.step.shop.reporter.job_starts(&value.origins, &arguments);
         let environment = job_environment(&self.step, value, attempt);
         let spill = self.step.shop.spill_after;
         let mut commands = Vec::with_capacity(arguments.len());
         let last = arguments.len() - 1;
         for (index, arguments) in arguments.into_iter().enumerate() {
-            let mut command = self.command(arguments, &environment);
+            let mut command = self.command(index, arguments, &environment, ends.as_ref());
             if index == 0 && self.step.stage.stdin {
                 command =
                     command.stdin(Stdin::from(value.as_input(self.step.stage.batch.is_some())));
             }
             if index == last {
-                command = command.stdout(self.stdout(&making)?);
+                command = command.stdout(self.stdout(&making, ends.as_ref())?);
             }
             commands.push(command.spill_after(spill));
         }
-        Ok((Chain::new(commands), making))
+        Ok((Chain::new(commands), (making, lines)))
     }
 
     fn stopped(&self, value: &Value, output: Output, fault: Fault) -> Fault {
@@ -153,9 +188,15 @@ impl Job<Value> for Commands {
         }
     }
 
-    fn finish(&self, value: Value, making: Making, output: Output) -> Result<Value, BoxError> {
+    fn finish(
+        &self,
+        value: Value,
+        (making, lines): Self::State,
+        output: Output,
+    ) -> Result<Value, BoxError> {
         self.tell(&value, &output);
-        if output.is_leaky() {
+        let holds_lines = lines.is_some_and(|lines| lines.end());
+        if output.is_leaky() || holds_lines {
             self.step.shop.reporter.leaky(&value.origins, &self.step.stage.name);
         }
         let output = match output.check() {
