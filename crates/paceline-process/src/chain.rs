@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::child::Child;
 use crate::command::{Command, Stderr, Stdin, Stdout};
 use crate::error::{Error, ErrorKind};
+use crate::exit::Signal;
 use crate::group::{Group, Process};
 use crate::linux::{self, Watch};
 use crate::output::{BrokenPipe, Output};
@@ -21,6 +22,7 @@ use crate::reaper;
 use crate::spawn::{self, Wiring};
 use crate::streams::Streams;
 use crate::task::Watchers;
+use crate::{guard, isolate, registry};
 
 /// Commands of which each reads what the one before it writes.
 ///
@@ -206,14 +208,38 @@ enum Out {
 }
 
 fn start(commands: &[Command], broken_pipe: BrokenPipe) -> Result<Child, Error> {
-    let started = Instant::now();
+    let guard = guard::get();
+    if let Some(command) = commands.iter().find(|command| command.isolation.is_some()) {
+        isolate::is_possible().map_err(|reason| {
+            let kind = ErrorKind::NotSupported { reason: reason.to_owned() };
+            Error::new(kind, &command.argv, None)
+        })?;
+    }
+    let job = registry::next_job();
     let mut processes = Vec::with_capacity(commands.len());
-    match start_all(commands, &mut processes) {
+    // From the first start until all are entered nobody looks for strays.
+    let starting = registry::starting();
+    let started = Instant::now();
+    let since = linux::now_in_ticks();
+    let result = match start_all(commands, job, &mut processes) {
+        Err(error) if processes.is_empty() => return Err(error),
+        result => result,
+    };
+    let ends_with_exit = result.as_ref().map_or(true, |(_, streams)| streams.outputs_ended());
+    let group = Group::new(job, processes, started, broken_pipe, ends_with_exit);
+    let slot = registry::enter(job, &group, since);
+    drop(starting);
+    if let Some(Ok(guard)) = guard {
+        guard.enter(slot, group.leader_id(), since, linux::now_in_ticks());
+    }
+    if registry::is_stopped() {
+        let _ = group.signal(Signal::STOP);
+    }
+    match result {
         Ok((ours, streams)) => {
-            let ends_with_exit = streams.outputs_ended();
             let last = &commands[commands.len() - 1];
             Ok(Child {
-                group: Group::new(processes, started, broken_pipe, ends_with_exit),
+                group,
                 streams,
                 drain_limit: last.drain_limit,
                 stdin: ours.stdin,
@@ -223,15 +249,17 @@ fn start(commands: &[Command], broken_pipe: BrokenPipe) -> Result<Child, Error> 
             })
         }
         Err(error) => {
-            if !processes.is_empty() {
-                reaper::kill_and_reap(Group::new(processes, started, broken_pipe, true));
-            }
+            reaper::kill_and_reap(group);
             Err(error)
         }
     }
 }
 
-fn start_all(commands: &[Command], processes: &mut Vec<Process>) -> Result<(Ours, Streams), Error> {
+fn start_all(
+    commands: &[Command],
+    job: u64,
+    processes: &mut Vec<Process>,
+) -> Result<(Ours, Streams), Error> {
     let last = commands.len() - 1;
     let mut ours = Ours::default();
     // The writing end, kept until all who write to it have been started.
@@ -263,7 +291,7 @@ fn start_all(commands: &[Command], processes: &mut Vec<Process>) -> Result<(Ours
             Out::Fd(fd) => Stdio::from(fd),
         };
         let leader = processes.first().map(|leader: &Process| leader.pid);
-        processes.push(spawn::start(command, Wiring { stdin, stdout, stderr }, leader)?);
+        processes.push(spawn::start(command, Wiring { stdin, stdout, stderr }, leader, job)?);
     }
     let streams = Streams::new(
         ours.feed.take(),

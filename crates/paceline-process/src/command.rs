@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::error::Argv;
+use crate::isolate::Isolation;
 
 /// 1 MiB: a thousand children at once then stay within a gigabyte.
 const SPILL_AFTER: usize = 1024 * 1024;
@@ -57,6 +58,7 @@ pub struct Command {
     pub(crate) stderr: Stderr,
     pub(crate) spill_after: usize,
     pub(crate) drain_limit: Duration,
+    pub(crate) isolation: Option<Isolation>,
 }
 
 /// What a child reads.
@@ -160,6 +162,7 @@ impl Command {
             stderr: Stderr::default(),
             spill_after: SPILL_AFTER,
             drain_limit: DRAIN_LIMIT,
+            isolation: None,
         }
     }
 
@@ -243,6 +246,17 @@ impl Command {
     /// [leaky](crate::Output::is_leaky).
     pub fn drain_limit(mut self, limit: Duration) -> Command {
         self.drain_limit = limit;
+        self
+    }
+
+    /// Keeps the child apart, so that nothing it starts can outlive it.
+    ///
+    /// Starting it fails with [`NotSupported`](crate::ErrorKind::NotSupported)
+    /// where the system forbids that, or if the program has not called
+    /// [`init`](crate::init). A file without `#!` that is no program is found
+    /// out too late for an error: the child exits with 126.
+    pub fn isolate(mut self, isolation: Isolation) -> Command {
+        self.isolation = Some(isolation);
         self
     }
 

@@ -86,6 +86,11 @@ pub enum ErrorKind {
         /// Their ids.
         pids: Vec<u32>,
     },
+    /// The child cannot be isolated on this system, or by this program.
+    NotSupported {
+        /// Why not.
+        reason: String,
+    },
     /// Another system call failed.
     Io,
 }
@@ -165,6 +170,14 @@ impl Error {
         &self.0.kind
     }
 
+    /// Says whether it is for want of descriptors or processes: nothing was
+    /// started, and it can be when others have ended. Running fewer at once
+    /// is the answer; the item is not to blame.
+    #[must_use]
+    pub fn is_shortage(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::NoDescriptors | ErrorKind::NoProcesses)
+    }
+
     /// Returns the command the error is about: its program and arguments.
     #[must_use]
     pub fn argv(&self) -> &[OsString] {
@@ -204,6 +217,7 @@ impl Error {
             (ErrorKind::NoProcesses, _) => {
                 Some("raise the limit with `ulimit -u`, or run fewer at once")
             }
+            (ErrorKind::NotSupported { .. }, _) => Some("run it without isolation"),
             (ErrorKind::Spill, _) => {
                 Some("free some space, or set `TMPDIR` to a directory with more of it")
             }
@@ -254,6 +268,9 @@ impl fmt::Display for Error {
             ErrorKind::Spill => write!(f, "could not keep the output of `{about}`"),
             ErrorKind::Unkillable { pids } => {
                 write!(f, "processes {pids:?} of `{about}` did not end when killed")
+            }
+            ErrorKind::NotSupported { reason } => {
+                write!(f, "could not isolate `{about}`: {reason}")
             }
             ErrorKind::Io => write!(f, "could not run `{about}`"),
         }

@@ -11,7 +11,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use rustix::process::Pid;
@@ -20,6 +20,7 @@ use crate::error::{Argv, Error};
 use crate::exit::{Ended, Exit, Signal};
 use crate::linux::{self, Member, Watch};
 use crate::output::{BrokenPipe, decisive};
+use crate::{guard, registry, sweep};
 
 /// One child that was started.
 #[derive(Debug)]
@@ -47,8 +48,19 @@ pub(crate) struct Process {
 #[derive(Clone, Debug)]
 pub struct Group(Arc<Shared>);
 
+/// A group that is not kept by this.
+pub(crate) struct WeakGroup(Weak<Shared>);
+
+impl WeakGroup {
+    pub(crate) fn upgrade(&self) -> Option<Group> {
+        self.0.upgrade().map(Group)
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
+    /// Its number among the jobs of this program.
+    job: u64,
     /// In the order of the chain; the first leads the group.
     processes: Vec<Process>,
     started: Instant,
@@ -74,6 +86,7 @@ struct State {
 
 impl Group {
     pub(crate) fn new(
+        job: u64,
         processes: Vec<Process>,
         started: Instant,
         broken_pipe: BrokenPipe,
@@ -81,7 +94,7 @@ impl Group {
     ) -> Group {
         let exits = vec![None; processes.len()];
         let state = Mutex::new(State { exits, all_seen: None, stopping: false, reaped: None });
-        Group(Arc::new(Shared { processes, started, broken_pipe, ends_with_exit, state }))
+        Group(Arc::new(Shared { job, processes, started, broken_pipe, ends_with_exit, state }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -91,6 +104,18 @@ impl Group {
 
     fn leader(&self) -> Pid {
         self.0.processes[0].pid
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakGroup {
+        WeakGroup(Arc::downgrade(&self.0))
+    }
+
+    pub(crate) fn leader_id(&self) -> i32 {
+        self.leader().as_raw_nonzero().get()
+    }
+
+    pub(crate) fn pids(&self) -> impl Iterator<Item = i32> {
+        self.0.processes.iter().map(|process| process.pid.as_raw_nonzero().get())
     }
 
     pub(crate) fn processes(&self) -> &[Process] {
@@ -256,12 +281,19 @@ impl Group {
         // While the leader is a zombie the number is ours. Afterwards it may
         // be anybody's, so nothing may be killed by it after the reaping.
         let _ = linux::signal_group(self.leader(), Signal::KILL);
+        let slot = registry::end(self.0.job);
+        // What has left the group is told by its number too, among others.
+        sweep::sweep();
+        if let (Some(slot), Some(Ok(guard))) = (slot, guard::get()) {
+            guard.leave(slot);
+        }
         let processes = self.0.processes.iter().zip(&state.exits);
         let ended = processes.map(|(process, exit)| {
             let usage = linux::reap(process.pid);
             Ended { exit: exit.unwrap_or(Exit::LOST), usage: usage.unwrap_or_default() }
         });
         state.reaped = Some(ended.collect());
+        registry::leave(self.0.job, self.pids());
     }
 
     pub(crate) fn is_finished(&self) -> bool {

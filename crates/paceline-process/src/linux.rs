@@ -15,15 +15,17 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::PipeFlags;
-use rustix::process::{Pid, PidfdFlags, WaitId, WaitIdOptions};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
+use rustix::process::{Pid, PidfdFlags, Resource, Rlimit, WaitId, WaitIdOptions};
+use rustix::thread::UnshareFlags;
+use rustix::time::{ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags};
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 
@@ -377,4 +379,254 @@ pub(crate) fn silence(bell: &OwnedFd) {
 /// Says whether this process may execute the file.
 pub(crate) fn is_executable(path: &std::path::Path) -> bool {
     rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok()
+}
+
+/// Which of descriptors 0, 1 and 2 were closed when the program was executed.
+static CLOSED_AT_START: AtomicU8 = AtomicU8::new(0);
+
+/// Looks before Rust's runtime does, which opens `/dev/null` in their place
+/// before `main` and so leaves no trace of what was closed.
+#[used]
+// SAFETY: `.init_array` holds pointers to functions that the C runtime calls
+// before `main`. This one makes three system calls and writes an atomic.
+#[unsafe(link_section = ".init_array")]
+static BEFORE_MAIN: extern "C" fn() = note_closed_streams;
+
+extern "C" fn note_closed_streams() {
+    let mut closed = 0;
+    for fd in 0..3_u8 {
+        // SAFETY: F_GETFD only asks, and a number that is not open is fine.
+        if unsafe { libc::fcntl(fd.into(), libc::F_GETFD) } < 0 {
+            closed |= 1 << fd;
+        }
+    }
+    CLOSED_AT_START.store(closed, Ordering::Relaxed);
+}
+
+/// Says which of descriptors 0, 1 and 2 were closed when we were executed.
+pub(crate) fn closed_at_start() -> [bool; 3] {
+    let closed = CLOSED_AT_START.load(Ordering::Relaxed);
+    [closed & 1 != 0, closed & 2 != 0, closed & 4 != 0]
+}
+
+/// Opens `/dev/null` where a standard stream is closed.
+pub(crate) fn fill_standard_streams() {
+    // The lowest free number is taken, so this ends once all three are open.
+    while let Ok(null) = rustix::fs::open(c"/dev/null", OFlags::RDWR, Mode::empty()) {
+        if null.as_raw_fd() > 2 {
+            break;
+        }
+        mem::forget(null);
+    }
+}
+
+/// Points the three standard streams at `/dev/null`, whatever they were.
+pub(crate) fn drop_standard_streams() {
+    if let Ok(null) = rustix::fs::open(c"/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
+    {
+        for fd in 0..3 {
+            // SAFETY: replaces a standard stream, which nobody owns.
+            unsafe { libc::dup2(null.as_raw_fd(), fd) };
+        }
+    }
+}
+
+/// Lets children inherit no descriptor but 0, 1 and 2.
+pub(crate) fn close_inherited_on_exec() {
+    // SAFETY: sets a flag on whatever is open; nothing is closed. A kernel
+    // before 5.11 refuses, and is asked one by one.
+    let all =
+        unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if all == 0 {
+        return;
+    }
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let open = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    for fd in open.filter(|fd| *fd > 2).collect::<Vec<_>>() {
+        // SAFETY: sets a flag; a number that is closed by now is fine.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// Returns all signals that can have a handler, as their numbers.
+fn signals() -> impl Iterator<Item = i32> {
+    (1..=libc::SIGRTMAX()).filter(|signal| !matches!(*signal, libc::SIGKILL | libc::SIGSTOP))
+}
+
+fn disposition(signal: i32) -> Option<libc::sighandler_t> {
+    // SAFETY: as in `keep_statuses`.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        (libc::sigaction(signal, ptr::null(), &raw mut action) == 0).then_some(action.sa_sigaction)
+    }
+}
+
+fn set_disposition(signal: i32, handler: libc::sighandler_t) {
+    // SAFETY: `handler` is SIG_DFL, SIG_IGN or one of the functions below,
+    // which do nothing that a handler may not. glibc keeps two signals to
+    // itself and refuses.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = handler;
+        action.sa_flags = libc::SA_RESTART;
+        libc::sigaction(signal, &raw const action, ptr::null_mut());
+    }
+}
+
+extern "C" fn do_nothing(_: i32) {}
+
+/// Goes on ignoring the signal. A restarted read from or write to the
+/// terminal would raise it again, and again, if it were only handled.
+extern "C" fn ignore_again(signal: i32) {
+    set_disposition(signal, libc::SIG_IGN);
+}
+
+fn idle_handler(signal: i32) -> libc::sighandler_t {
+    let handler: extern "C" fn(i32) = match signal {
+        libc::SIGTTIN | libc::SIGTTOU => ignore_again,
+        _ => do_nothing,
+    };
+    handler as *const () as libc::sighandler_t
+}
+
+/// Gives inherited ignored signals a handler that does nothing.
+///
+/// They stay without effect here, but a handler, unlike "ignored", is not
+/// inherited by the programs that we execute. Left as they are: SIGHUP, for
+/// under `nohup` it is meant for the jobs too, and SIGPIPE, which Rust's
+/// runtime ignores itself and restores in children.
+pub(crate) fn handle_ignored_signals() {
+    set_disposition(libc::SIGCHLD, libc::SIG_DFL);
+    for signal in signals().filter(|signal| !matches!(*signal, libc::SIGHUP | libc::SIGPIPE)) {
+        if disposition(signal) == Some(libc::SIG_IGN) {
+            set_disposition(signal, idle_handler(signal));
+        }
+    }
+}
+
+/// The signals by which people and programs end or control others.
+const REQUESTS: [i32; 9] = [
+    libc::SIGHUP,
+    libc::SIGINT,
+    libc::SIGQUIT,
+    libc::SIGTERM,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+    libc::SIGTSTP,
+    libc::SIGTTIN,
+    libc::SIGTTOU,
+];
+
+/// Survives requests to end, and leaves none of that to programs executed.
+pub(crate) fn outlive_requests() {
+    for signal in REQUESTS {
+        if disposition(signal) != Some(libc::SIG_IGN) {
+            set_disposition(signal, idle_handler(signal));
+        }
+    }
+}
+
+/// Lets every signal through, whatever was blocked when we were executed.
+pub(crate) fn unblock_signals() {
+    // SAFETY: both calls only fill or read the local set.
+    unsafe {
+        let mut none: libc::sigset_t = mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut());
+    }
+}
+
+/// Ends this process the way the child ended whose `status` is given.
+pub(crate) fn end_like(status: i32) -> ! {
+    if libc::WIFSIGNALED(status) {
+        // One core file is enough.
+        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        let _ = rustix::process::setrlimit(Resource::Core, none);
+        let signal = libc::WTERMSIG(status);
+        set_disposition(signal, libc::SIG_DFL);
+        // SAFETY: raise(3) takes a number; the signal is not blocked.
+        unsafe { libc::raise(signal) };
+    }
+    std::process::exit(libc::WEXITSTATUS(status))
+}
+
+/// Has `last` called when the program exits, but not when a signal ends it.
+pub(crate) fn at_exit(last: extern "C" fn()) {
+    // SAFETY: the function lives as long as the program; it must not unwind,
+    // and for `extern "C"` a panic aborts instead.
+    unsafe { libc::atexit(last) };
+}
+
+/// Puts the children that this process starts into a PID namespace.
+pub(crate) fn unshare_pids(with_users: bool) -> io::Result<()> {
+    let users = if with_users { UnshareFlags::NEWUSER } else { UnshareFlags::empty() };
+    // SAFETY: neither flag touches the descriptors or memory of this process.
+    Ok(unsafe { rustix::thread::unshare_unsafe(users | UnshareFlags::NEWPID) }?)
+}
+
+/// Forks: `None` in the child.
+///
+/// For the helpers alone, which have one thread and are small.
+pub(crate) fn fork() -> io::Result<Option<Pid>> {
+    // SAFETY: there is no other thread whose locks the child could miss.
+    let pid = unsafe { libc::fork() };
+    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(Pid::from_raw(pid)) }
+}
+
+/// Waits for the end of the child `pid`, or of any, and reaps it.
+///
+/// Returns its number and its status as wait(2) gives it.
+pub(crate) fn wait_child(pid: Option<Pid>) -> io::Result<(i32, i32)> {
+    let mut status = 0;
+    loop {
+        let which = pid.map_or(-1, |pid| pid.as_raw_nonzero().get());
+        // SAFETY: the pointer is to a live local.
+        let reaped = unsafe { libc::waitpid(which, &raw mut status, 0) };
+        if reaped >= 0 {
+            return Ok((reaped, status));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Reaps the child `pid` if it has ended; the status is nobody's concern.
+pub(crate) fn reap_if_ended(pid: Pid) -> bool {
+    let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+    !matches!(retry_on_intr(|| rustix::process::waitid(WaitId::Pid(pid), options)), Ok(None))
+}
+
+/// Returns a file without a name, in memory.
+pub(crate) fn memory_file() -> io::Result<OwnedFd> {
+    above_standard(rustix::fs::memfd_create(c"paceline-jobs", MemfdFlags::CLOEXEC)?)
+}
+
+/// Writes all of `bytes` at `offset`.
+pub(crate) fn write_at(fd: &OwnedFd, bytes: &[u8], offset: u64) -> io::Result<()> {
+    // A memory file takes a few bytes whole or not at all.
+    retry_on_intr(|| rustix::io::pwrite(fd, bytes, offset))?;
+    Ok(())
+}
+
+/// Returns the time since the start of the system, in the unit and by the
+/// clock of the start times in `/proc`.
+pub(crate) fn now_in_ticks() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Boottime);
+    let ticks = rustix::param::clock_ticks_per_second();
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds * ticks + nanos * ticks / 1_000_000_000
+}
+
+/// Gives the child `pid` another soft limit of descriptors than ours.
+pub(crate) fn limit_descriptors(pid: Pid, soft: u64) {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    // A child that has ended needs none.
+    let _ = rustix::process::prlimit(
+        Some(pid),
+        Resource::Nofile,
+        Rlimit { current: Some(soft), maximum: limit.maximum },
+    );
 }

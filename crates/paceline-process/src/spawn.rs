@@ -24,7 +24,8 @@ use crate::command::Command;
 use crate::error::{Error, ErrorKind};
 use crate::exit::Signal;
 use crate::group::Process;
-use crate::linux;
+use crate::isolate::{self, Isolation};
+use crate::{linux, program};
 
 /// How often and after what wait a busy program file is tried again.
 ///
@@ -49,13 +50,24 @@ pub(crate) fn start(
     command: &Command,
     wiring: Wiring,
     leader: Option<Pid>,
+    job: u64,
 ) -> Result<Process, Error> {
     linux::keep_statuses();
     let program = find(command)?;
-    let mut builder = process::Command::new(&program);
+    let mut builder = match command.isolation {
+        None => {
+            let mut builder = process::Command::new(&program);
+            builder.arg0(&command.argv[0]).args(&command.argv[1..]);
+            builder
+        }
+        Some(Isolation::Pid) => {
+            check(command, &program)?;
+            let mut builder = process::Command::new(isolate::OURSELVES);
+            builder.arg0("paceline-isolate").args(isolate::arguments(&program, &command.argv));
+            builder
+        }
+    };
     builder
-        .arg0(&command.argv[0])
-        .args(&command.argv[1..])
         .stdin(wiring.stdin)
         .stdout(wiring.stdout)
         .stderr(wiring.stderr)
@@ -68,6 +80,9 @@ pub(crate) fn start(
             Some(value) => builder.env(name, value),
             None => builder.env_remove(name),
         };
+    }
+    if let Some(program) = program::get() {
+        builder.envs(program.marks(job));
     }
     if let Some(cwd) = &command.cwd {
         builder.current_dir(cwd);
@@ -84,6 +99,9 @@ pub(crate) fn start(
         }
     };
     let pid = Pid::from_child(&child);
+    if let Some(soft) = program::jobs_descriptors() {
+        linux::limit_descriptors(pid, soft);
+    }
     match linux::open_pidfd(pid) {
         Ok(pidfd) => Ok(Process { pid, pidfd: pidfd.into(), argv: command.argv.clone() }),
         Err(error) => {
@@ -100,6 +118,24 @@ fn undo(mut child: process::Child, pid: Pid, leads: bool) {
     }
     let _ = child.kill();
     let _ = child.wait();
+}
+
+/// Finds out beforehand what an isolated program's own start could not tell.
+fn check(command: &Command, program: &Path) -> Result<(), Error> {
+    let failed = |error| Err(explain(command, program, error));
+    if let Some(cwd) = &command.cwd
+        && !fs::metadata(cwd).is_ok_and(|found| found.is_dir())
+    {
+        return failed(io::Error::from_raw_os_error(libc::ENOENT));
+    }
+    // Relative to our directory: with another one it has been made absolute.
+    match fs::metadata(program) {
+        Err(error) => failed(error),
+        Ok(found) if !found.is_file() || !linux::is_executable(program) => {
+            failed(io::Error::from_raw_os_error(libc::EACCES))
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Returns the path to execute, which has a slash in it.

@@ -133,6 +133,20 @@ fn main() -> io::Result<()> {
             say(&peers.to_string())?;
             exit(arguments.get(2).and_then(|text| text.parse().ok()).unwrap_or(0))
         }
+        // Starts what does not want to end: `hostile KIND DIRECTORY`. Ends
+        // with its input, unless it cannot.
+        "hostile" => hostile(&arguments[1], &arguments[2]),
+        // One of those: leaves a file with its number, then holds.
+        "survivor" => survive(&arguments[1], arguments.get(2).map_or("", String::as_str)),
+        // Says how its signals and descriptors are.
+        "state" => {
+            let status = fs::read_to_string("/proc/self/status")?;
+            for line in status.lines().filter(|line| line.starts_with("Sig")) {
+                say(line)?;
+            }
+            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+            say(&format!("{:?}", limit.current))
+        }
         // Uses so many bytes of memory and some processor time.
         "use-memory" => {
             let memory = vec![1_u8; number()];
@@ -181,4 +195,91 @@ fn write_pattern(to: &mut impl Write, count: usize) -> io::Result<()> {
         left -= part;
     }
     to.flush()
+}
+
+fn hostile(kind: &str, directory: &str) -> io::Result<()> {
+    let survivor = |how: &str| grandchild(&["survivor", directory, how]);
+    let mut expected = 1;
+    match kind {
+        "ignores-term" => {
+            survivor("ignore-term")?.stdout(Stdio::null()).spawn()?;
+            // What this process ignores, a shell must have told it to.
+            if env::var_os("IGNORES").is_none() {
+                let script = r#"trap "" TERM INT HUP; IGNORES=1 exec "$0" "$@""#;
+                let mut again = Command::new("sh");
+                again.args(["-c", script]).arg(env::current_exe()?);
+                return Err(again.args(["hostile", kind, directory]).exec());
+            }
+            expected = 2;
+        }
+        "setsid" => drop(survivor("setsid")?.stdout(Stdio::null()).spawn()?),
+        "double-fork" => {
+            // The shell ends at once, and its child is an orphan.
+            let script = r#""$0" survivor "$1" setsid >/dev/null 2>&1 & exit 0"#;
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).arg(env::current_exe()?).arg(directory).status()?;
+        }
+        "setpgid" => drop(survivor("")?.stdout(Stdio::null()).process_group(0).spawn()?),
+        "holds-stdout" => drop(survivor("setsid")?.spawn()?),
+        "stopped" => drop(survivor("stop")?.stdout(Stdio::null()).spawn()?),
+        "spawns-200" => {
+            expected = 200;
+            for number in 0..expected {
+                let how = if number % 2 == 0 { "setsid" } else { "" };
+                survivor(how)?.stdout(Stdio::null()).spawn()?;
+            }
+        }
+        "wiped" => {
+            let script = r#"env -i "$0" survivor "$1" setsid >/dev/null 2>&1 & exit 0"#;
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).arg(env::current_exe()?).arg(directory).status()?;
+        }
+        "closes-all" => {
+            let script = r#"exec <&- >&- 2>&-; "$0" survivor "$1" setsid & exit 0"#;
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).arg(env::current_exe()?).arg(directory).status()?;
+        }
+        "exec-chain" => {
+            let script = r#"exec sh -c 'exec env X=1 nice "$0" survivor "$1" setsid' "$0" "$1""#;
+            let mut shell = Command::new("sh");
+            shell.args(["-c", script]).arg(env::current_exe()?).arg(directory);
+            shell.stdout(Stdio::null()).spawn()?;
+        }
+        other => return Err(io::Error::other(format!("no kind `{other}`"))),
+    }
+    while fs::read_dir(directory)?.count() < expected {
+        pause();
+    }
+    say("ready")?;
+    io::copy(&mut io::stdin().lock(), &mut io::sink()).map(drop)
+}
+
+fn survive(directory: &str, how: &str) -> io::Result<()> {
+    match how {
+        "setsid" => drop(rustix::process::setsid()?),
+        "ignore-term" => {
+            let script = r#"trap "" TERM INT HUP; exec "$0" survivor "$1""#;
+            let mut shell = Command::new("sh");
+            return Err(shell.args(["-c", script]).arg(env::current_exe()?).arg(directory).exec());
+        }
+        _ => {}
+    }
+    // Renamed into place, so that whoever sees the file can read it.
+    let me = rustix::process::getpid();
+    // Not `process::id`: in a namespace that is another number than here.
+    let number = fs::read_link("/proc/self")?;
+    let stat = fs::read_to_string("/proc/self/stat")?;
+    let hidden = format!("{directory}/../{}.new", number.display());
+    fs::write(&hidden, stat)?;
+    fs::rename(hidden, format!("{directory}/{}", number.display()))?;
+    if how == "stop" {
+        rustix::process::kill_process(me, Signal::STOP)?;
+    }
+    hold()
+}
+
+/// Waits for something that has no event: a file of another process.
+fn pause() {
+    let moment = rustix::event::Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+    let _ = rustix::event::poll(&mut [], Some(&moment));
 }
