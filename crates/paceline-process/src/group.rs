@@ -110,6 +110,11 @@ impl Group {
         WeakGroup(Arc::downgrade(&self.0))
     }
 
+    /// Lets those know who wait for the end of everything.
+    pub(crate) fn note_dropped(&self) {
+        registry::drop_job(self.0.job);
+    }
+
     pub(crate) fn leader_id(&self) -> i32 {
         self.leader().as_raw_nonzero().get()
     }

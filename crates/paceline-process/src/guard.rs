@@ -25,7 +25,7 @@ use crate::exit::Signal;
 use crate::linux;
 use crate::proc::{self, Stat};
 use crate::program;
-use crate::registry;
+use crate::{registry, sweep};
 
 /// The first argument that makes this program a guard.
 pub(crate) const ARGUMENT: &str = "__guard";
@@ -107,14 +107,20 @@ fn start(run: &str) -> io::Result<Guard> {
         .process_group(0)
         .spawn()?;
     registry::enter_helper(i32::try_from(guard.id()).unwrap_or(0));
-    linux::at_exit(say_clean);
+    linux::at_exit(leave_clean);
     Ok(Guard { pid: guard.id(), pipe: writer, table, slots })
 }
 
-/// Spares the guard its search where the program has left nobody behind.
-extern "C" fn say_clean() {
+/// Kills what still runs, and spares the guard its search if nothing does.
+extern "C" fn leave_clean() {
+    let was_idle = registry::is_idle();
+    if !was_idle {
+        registry::kill_all();
+    }
+    // While we are there, orphans have a parent that tells them from others.
+    sweep::sweep();
     if let Some(Ok(guard)) = GUARD.get()
-        && registry::is_idle()
+        && was_idle
         && program::get().is_some_and(|program| program.is_childless())
     {
         // Without it the guard finds out by itself.

@@ -494,7 +494,8 @@ fn idle_handler(signal: i32) -> libc::sighandler_t {
 /// They stay without effect here, but a handler, unlike "ignored", is not
 /// inherited by the programs that we execute. Left as they are: SIGHUP, for
 /// under `nohup` it is meant for the jobs too, and SIGPIPE, which Rust's
-/// runtime ignores itself and restores in children.
+/// runtime ignores itself and restores in children. Two that glibc keeps to
+/// itself (32 and 33) it ignores in whatever posix_spawn starts.
 pub(crate) fn handle_ignored_signals() {
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
     for signal in signals().filter(|signal| !matches!(*signal, libc::SIGHUP | libc::SIGPIPE)) {

@@ -194,7 +194,7 @@ impl Program {
     pub(crate) fn is_childless(&self) -> bool {
         let mut unknown = self.unknown_children();
         registry::retain_unknown(&mut unknown);
-        unknown.is_empty() && registry::strays().is_empty()
+        unknown.is_empty() && registry::dying().is_empty()
     }
 
     /// Returns the variables that mark what belongs to job number `job`.

@@ -37,7 +37,10 @@ pub(crate) fn kill_and_reap(group: Group) {
     let _ = group.kill();
     if group.look().is_some() {
         group.finish();
-    } else if let Err(dying) = hand_over(Dying::Group(group)) {
+        return;
+    }
+    group.note_dropped();
+    if let Err(dying) = hand_over(Dying::Group(group)) {
         dying.wait();
     }
 }

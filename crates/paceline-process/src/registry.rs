@@ -45,6 +45,8 @@ struct Job {
     since: u64,
     slot: usize,
     has_ended: bool,
+    /// Killed, and left to the reaper.
+    is_dropped: bool,
 }
 
 /// What is alive that could have started a process.
@@ -87,7 +89,8 @@ pub(crate) fn enter(job: u64, group: &Group, since: u64) -> usize {
         registry.slots - 1
     });
     let leader = group.leader_id();
-    let entry = Job { group: group.downgrade(), leader, since, slot, has_ended: false };
+    let entry =
+        Job { group: group.downgrade(), leader, since, slot, has_ended: false, is_dropped: false };
     registry.jobs.insert(job, entry);
     slot
 }
@@ -98,6 +101,13 @@ pub(crate) fn end(job: u64) -> Option<usize> {
     let job = registry.jobs.get_mut(&job)?;
     job.has_ended = true;
     Some(job.slot)
+}
+
+/// Notes that a job has been killed and that the reaper will see its end.
+pub(crate) fn drop_job(job: u64) {
+    if let Some(job) = registry().jobs.get_mut(&job) {
+        job.is_dropped = true;
+    }
 }
 
 /// Forgets a job whose processes have been reaped.
@@ -139,11 +149,13 @@ fn forget(pid: i32, owner: Owner) {
     }
 }
 
-/// Returns the strays that have been killed and are not yet gone.
-pub(crate) fn strays() -> Vec<i32> {
+/// Returns those that have been killed, strays and dropped jobs, and that the
+/// reaper has yet to see gone.
+pub(crate) fn dying() -> Vec<i32> {
     let registry = registry();
     let strays = registry.known.iter().filter(|(_, owner)| **owner == Owner::Stray);
-    strays.map(|(pid, _)| *pid).collect()
+    let dropped = registry.jobs.values().filter(|job| job.is_dropped);
+    strays.map(|(pid, _)| *pid).chain(dropped.map(|job| job.leader)).collect()
 }
 
 /// Leaves those that nobody here knows.
@@ -170,6 +182,14 @@ pub(crate) fn life_at(tick: u64) -> Life {
     let registry = registry();
     let mut jobs = registry.jobs.values();
     if jobs.any(|job| !job.has_ended && job.since <= tick) { Life::Live } else { Life::Ended }
+}
+
+/// Kills the groups of all jobs, which are over then.
+pub(crate) fn kill_all() {
+    for job in registry().jobs.values_mut() {
+        job.has_ended = true;
+    }
+    signal_all(Signal::KILL);
 }
 
 /// Says whether no job is alive.

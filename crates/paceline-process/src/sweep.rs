@@ -85,17 +85,17 @@ pub fn settle(limit: Duration) -> Vec<Survivor> {
     let deadline = Instant::now().checked_add(limit);
     loop {
         sweep();
-        let strays = registry::strays();
-        if strays.is_empty() {
+        let dying = registry::dying();
+        if dying.is_empty() {
             return Vec::new();
         }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let survivor = |pid: i32| Survivor { pid: pid.unsigned_abs(), name: proc::name(pid) };
-            return strays.into_iter().map(survivor).collect();
+            return dying.into_iter().map(survivor).collect();
         }
-        // A stray that has ended is reaped in the background, and gone soon.
+        // What has ended is reaped in the background, and gone soon.
         let soon = Instant::now().checked_add(Duration::from_millis(1));
-        let alive = strays.into_iter().filter(|pid| Stat::of(*pid).is_some_and(|s| !s.is_dead()));
+        let alive = dying.into_iter().filter(|pid| Stat::of(*pid).is_some_and(|s| !s.is_dead()));
         let pidfd = alive.filter_map(Pid::from_raw).find_map(|pid| linux::open_pidfd(pid).ok());
         let _ = match &pidfd {
             Some(pidfd) => linux::wait_any(&[(pidfd.as_fd(), Watch::Readable)], deadline),

@@ -138,15 +138,6 @@ fn main() -> io::Result<()> {
         "hostile" => hostile(&arguments[1], &arguments[2]),
         // One of those: leaves a file with its number, then holds.
         "survivor" => survive(&arguments[1], arguments.get(2).map_or("", String::as_str)),
-        // Says how its signals and descriptors are.
-        "state" => {
-            let status = fs::read_to_string("/proc/self/status")?;
-            for line in status.lines().filter(|line| line.starts_with("Sig")) {
-                say(line)?;
-            }
-            let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
-            say(&format!("{:?}", limit.current))
-        }
         // Uses so many bytes of memory and some processor time.
         "use-memory" => {
             let memory = vec![1_u8; number()];
@@ -198,7 +189,11 @@ fn write_pattern(to: &mut impl Write, count: usize) -> io::Result<()> {
 }
 
 fn hostile(kind: &str, directory: &str) -> io::Result<()> {
-    let survivor = |how: &str| grandchild(&["survivor", directory, how]);
+    let survivor = |how: &str| -> io::Result<Command> {
+        let mut survivor = grandchild(&["survivor", directory, how])?;
+        survivor.stderr(Stdio::null());
+        Ok(survivor)
+    };
     let mut expected = 1;
     match kind {
         "ignores-term" => {
@@ -243,7 +238,7 @@ fn hostile(kind: &str, directory: &str) -> io::Result<()> {
             let script = r#"exec sh -c 'exec env X=1 nice "$0" survivor "$1" setsid' "$0" "$1""#;
             let mut shell = Command::new("sh");
             shell.args(["-c", script]).arg(env::current_exe()?).arg(directory);
-            shell.stdout(Stdio::null()).spawn()?;
+            shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         }
         other => return Err(io::Error::other(format!("no kind `{other}`"))),
     }

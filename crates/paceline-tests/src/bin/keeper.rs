@@ -70,7 +70,7 @@ fn end(ending: &str, kind: &str, directory: &str) -> Checked {
     if env::var_os("KEEPER_ISOLATES").is_some() {
         command = command.isolate(Isolation::Pid);
     }
-    let mut child = command.stdout(Stdout::Pipe).stderr(Stderr::Capture).spawn()?;
+    let mut child = command.stdout(Stdout::Pipe).spawn()?;
     let mut input = child.take_stdin();
     let mut output = BufReader::new(child.take_stdout().ok_or("no output")?);
     let mut line = String::new();
@@ -79,7 +79,8 @@ fn end(ending: &str, kind: &str, directory: &str) -> Checked {
     if kind == "stopped" && ending != "normal" {
         child.signal(paceline_process::Signal::STOP)?;
     }
-    say("ready")?;
+    let guard = paceline_process::coverage().guard.unwrap_or(0);
+    say(&format!("ready {guard}"))?;
     let result = finish(ending, &mut input, child)?;
     let left = paceline_process::settle(Duration::from_secs(5));
     ensure(left.is_empty(), &format!("could not end {left:?}"))?;
@@ -239,7 +240,9 @@ fn shortage(items: usize, workers: usize) -> Checked {
 }
 
 fn state(program: &paceline_process::Program) -> Checked {
-    let output = helper()?.arg("state").stdout(Stdout::Capture).run()?.check()?;
+    // Not a Rust program, which would ignore SIGPIPE of its own.
+    let script = "grep ^Sig /proc/self/status; ulimit -n";
+    let output = Command::new("sh").args(["-c", script]).stdout(Stdout::Capture).run()?.check()?;
     let descriptors = helper()?.arg("descriptors").stdout(Stdout::Capture).run()?.check()?;
     let closed: Vec<bool> = (0..3).map(|number| program.is_closed(number)).collect();
     let child = Command::new("sh").args(["-c", "sleep 300 & wait"]).spawn()?.stop(GRACE)?.exit();
