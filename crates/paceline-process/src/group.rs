@@ -10,6 +10,7 @@
 //! Not here: streams (`streams.rs`), and who waits for what (`child.rs`).
 
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use crate::error::{Argv, Error};
 use crate::exit::{Ended, Exit, Signal};
 use crate::linux::{self, Member, Watch};
 use crate::output::{BrokenPipe, decisive};
-use crate::{guard, registry, sweep};
+use crate::proc::{self, Stat};
+use crate::{guard, program, registry, sweep};
 
 /// One child that was started.
 #[derive(Debug)]
@@ -79,6 +81,8 @@ struct State {
     /// While the group is being stopped its descendants have their grace, and
     /// the children's exit does not end it.
     stopping: bool,
+    /// Descendants that had left the group when it was told to end.
+    outside: Vec<(i32, Stat)>,
     /// Set when the group was killed and its children reaped: nobody may be
     /// signalled by number from then on.
     reaped: Option<Vec<Ended>>,
@@ -93,7 +97,13 @@ impl Group {
         ends_with_exit: bool,
     ) -> Group {
         let exits = vec![None; processes.len()];
-        let state = Mutex::new(State { exits, all_seen: None, stopping: false, reaped: None });
+        let state = Mutex::new(State {
+            exits,
+            all_seen: None,
+            stopping: false,
+            outside: Vec::new(),
+            reaped: None,
+        });
         Group(Arc::new(Shared { job, processes, started, broken_pipe, ends_with_exit, state }))
     }
 
@@ -243,13 +253,31 @@ impl Group {
     ///
     /// As for [`signal`](Self::signal).
     pub fn kill(&self) -> Result<(), Error> {
+        self.note_outsiders();
         self.signal(Signal::KILL)
     }
 
     /// Asks the group to end; from here on only `finish` ends it.
     pub(crate) fn begin_stop(&self) -> Result<(), Error> {
         self.state().stopping = true;
+        self.note_outsiders();
         self.terminate()
+    }
+
+    /// Notes which descendants have left the group, while it can be told by
+    /// their living parents.
+    fn note_outsiders(&self) {
+        if program::get().is_none() {
+            return;
+        }
+        let mut state = self.state();
+        if state.reaped.is_some() {
+            return;
+        }
+        for pid in self.pids() {
+            let descendants = proc::descendants(pid).into_iter();
+            state.outside.extend(descendants.filter(|(_, stat)| stat.group != self.leader_id()));
+        }
     }
 
     /// Returns the ids of all processes of the group that have not ended.
@@ -287,7 +315,7 @@ impl Group {
         // be anybody's, so nothing may be killed by it after the reaping.
         let _ = linux::signal_group(self.leader(), Signal::KILL);
         let slot = registry::end(self.0.job);
-        // What has left the group is told by its number too, among others.
+        sweep::end_descendants(&mem::take(&mut state.outside));
         sweep::sweep();
         if let (Some(slot), Some(Ok(guard))) = (slot, guard::get()) {
             guard.leave(slot);

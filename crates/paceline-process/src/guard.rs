@@ -24,7 +24,7 @@ use rustix::process::{Pid, Resource};
 use crate::exit::Signal;
 use crate::linux;
 use crate::proc::{self, Stat};
-use crate::program;
+use crate::program::{self, Program};
 use crate::{registry, sweep};
 
 /// The first argument that makes this program a guard.
@@ -113,6 +113,10 @@ fn start(run: &str) -> io::Result<Guard> {
 
 /// Kills what still runs, and spares the guard its search if nothing does.
 extern "C" fn leave_clean() {
+    // A fork of this program that ends is not the program.
+    if !program::get().is_some_and(Program::is_this_process) {
+        return;
+    }
     let was_idle = registry::is_idle();
     if !was_idle {
         registry::kill_all();
@@ -242,8 +246,10 @@ fn kill_all(run: &str, groups: &HashMap<i32, Entry>) -> usize {
         found.extend(more);
     }
     // A kill of a group cannot be outrun by forking.
+    let mut killed = HashSet::new();
     for (pid, stat) in processes.iter().filter(|(pid, stat)| is_in_group(**pid, stat)) {
         if let Some(group) = Pid::from_raw(stat.group)
+            && killed.insert(group)
             && Stat::of(*pid).as_ref().is_some_and(|again| again.start == stat.start)
         {
             let _ = linux::signal_group(group, Signal::KILL);

@@ -66,6 +66,7 @@ impl Options {
 /// This program, once it has called [`init`].
 #[derive(Debug)]
 pub struct Program {
+    pid: u32,
     run: String,
     /// The value of [`proc::OUTER`] for the jobs, if we are a job ourselves.
     outer: Option<OsString>,
@@ -121,6 +122,7 @@ pub fn init(options: Options) -> &'static Program {
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_ok();
         let children = Children::open();
         Program {
+            pid: std::process::id(),
             run: new_run_id(),
             outer: outer(),
             options,
@@ -171,6 +173,10 @@ impl Program {
     #[must_use]
     pub fn is_closed(&self, number: usize) -> bool {
         self.closed.get(number).is_some_and(|closed| *closed)
+    }
+
+    pub(crate) fn is_this_process(&self) -> bool {
+        self.pid == std::process::id()
     }
 
     pub(crate) fn wants_guard(&self) -> bool {

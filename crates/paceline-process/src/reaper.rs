@@ -91,6 +91,7 @@ fn reap_until_idle(bell: &OwnedFd) {
         });
         if orphans_may_come {
             sweep::sweep();
+            registry::forget_the_gone();
         }
         if dying.is_empty() {
             let mut reaper = lock();

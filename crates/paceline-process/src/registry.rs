@@ -14,6 +14,7 @@ use std::sync::{
 
 use crate::exit::Signal;
 use crate::group::{Group, WeakGroup};
+use crate::proc::Stat;
 
 static STARTING: RwLock<()> = RwLock::new(());
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(Mutex::default);
@@ -25,6 +26,9 @@ struct Registry {
     /// Every child that somebody will reap: those of jobs, helpers of our
     /// own, and strays whose end is waited for.
     known: HashMap<i32, Owner>,
+    /// Descendants of ended jobs that have been killed but are not, or not
+    /// yet, children of ours, with their start times.
+    condemned: HashMap<i32, u64>,
     /// The places in the guard's table that are free again.
     free_slots: Vec<usize>,
     slots: usize,
@@ -156,6 +160,22 @@ pub(crate) fn dying() -> Vec<i32> {
     let strays = registry.known.iter().filter(|(_, owner)| **owner == Owner::Stray);
     let dropped = registry.jobs.values().filter(|job| job.is_dropped);
     strays.map(|(pid, _)| *pid).chain(dropped.map(|job| job.leader)).collect()
+}
+
+/// Notes who is to be killed and reaped whenever it comes to us.
+pub(crate) fn condemn(descendants: &[(i32, Stat)]) {
+    registry().condemned.extend(descendants.iter().map(|(pid, stat)| (*pid, stat.start)));
+}
+
+/// Says whether this process has been condemned.
+pub(crate) fn is_condemned(pid: i32, stat: &Stat) -> bool {
+    registry().condemned.get(&pid) == Some(&stat.start)
+}
+
+/// Forgets those condemned who are gone, whoever has reaped them.
+pub(crate) fn forget_the_gone() {
+    let is_there = |pid: i32, start: u64| Stat::of(pid).is_some_and(|stat| stat.start == start);
+    registry().condemned.retain(|pid, start| is_there(*pid, *start));
 }
 
 /// Leaves those that nobody here knows.

@@ -23,6 +23,10 @@ use crate::program::{self, Program};
 use crate::reaper;
 use crate::registry::{self, Life};
 
+/// One that has ended before it could be killed may have left a child in its
+/// place, and that one too. They cannot win for ever.
+const MAX_LOOKS: usize = 1000;
+
 /// What is to be done about an unknown child of ours.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
@@ -70,10 +74,24 @@ pub fn sweep() {
     }
     // Once more, when every child that was started has been entered.
     let _alone = registry::alone();
-    let mut unknown = program.unknown_children();
-    registry::retain_unknown(&mut unknown);
-    for pid in unknown {
-        end_if_stray(program, pid);
+    for _ in 0..MAX_LOOKS {
+        let mut unknown = program.unknown_children();
+        registry::retain_unknown(&mut unknown);
+        let met = unknown.into_iter().filter(|pid| end_if_stray(program, *pid)).count();
+        if met == 0 {
+            break;
+        }
+    }
+}
+
+/// Kills descendants of a job that is over, wherever they are.
+///
+/// They were seen before their parents died; later it could not be told whose
+/// they are.
+pub(crate) fn end_descendants(descendants: &[(i32, Stat)]) {
+    registry::condemn(descendants);
+    for (pid, stat) in descendants {
+        proc::kill(*pid, stat);
     }
 }
 
@@ -104,27 +122,27 @@ pub fn settle(limit: Duration) -> Vec<Survivor> {
     }
 }
 
-fn end_if_stray(program: &Program, pid: i32) {
-    let Some(stat) = Stat::of(pid) else { return };
-    let Some(number) = Pid::from_raw(pid) else { return };
+/// Returns whether there was one.
+fn end_if_stray(program: &Program, pid: i32) -> bool {
+    let Some(stat) = Stat::of(pid) else { return false };
+    let Some(number) = Pid::from_raw(pid) else { return false };
     let verdict = judge(program, pid, &stat);
     if stat.is_dead() {
         // An orphan of a live job has no other parent than us either.
-        if verdict != Verdict::Foreign {
-            linux::reap_if_ended(number);
-        }
-    } else if verdict == Verdict::Stray {
-        // Before it dies, and they are nobody's in particular.
-        let descendants = proc::descendants(pid);
-        // Nobody but us can reap it: the number is still its own.
-        let _ = rustix::process::kill_process(number, rustix::process::Signal::KILL);
-        for (descendant, stat) in &descendants {
-            proc::kill(*descendant, stat);
-        }
-        if let Ok(pidfd) = linux::open_pidfd(number) {
-            reaper::await_stray(pid, pidfd);
-        }
+        return verdict != Verdict::Foreign && linux::reap_if_ended(number);
     }
+    if verdict != Verdict::Stray {
+        return false;
+    }
+    let descendants = proc::descendants(pid);
+    // Nobody but us can reap it: the number is still its own.
+    let _ = rustix::process::kill_process(number, rustix::process::Signal::KILL);
+    end_descendants(&descendants);
+    // Without a descriptor to be had it is reaped at another look.
+    linux::open_pidfd(number).is_ok_and(|pidfd| {
+        reaper::await_stray(pid, pidfd);
+        true
+    })
 }
 
 fn judge(program: &Program, pid: i32, stat: &Stat) -> Verdict {
@@ -132,6 +150,9 @@ fn judge(program: &Program, pid: i32, stat: &Stat) -> Verdict {
         Life::Live => Verdict::Spared,
         Life::Ended => Verdict::Stray,
     };
+    if registry::is_condemned(pid, stat) {
+        return Verdict::Stray;
+    }
     if let Some(life) = registry::job_of_group(stat.group) {
         return of(life);
     }

@@ -17,6 +17,11 @@ type Checked = Result<(), Box<dyn Error>>;
 const GRACE: Duration = Duration::from_millis(300);
 
 fn main() {
+    if env::args().nth(1).as_deref() == Some("measure-plain") {
+        // The same without any preparation of this program.
+        let result = measure(env::args().nth(2).and_then(|text| text.parse().ok()).unwrap_or(0));
+        exit(i32::from(result.is_err()));
+    }
     let shares = env::var_os("KEEPER_SHARES").is_some();
     let program = paceline_process::init(
         Options::default().only_parent(!shares).guard(env::var_os("KEEPER_ALONE").is_none()),
@@ -33,6 +38,7 @@ fn main() {
         "state" => state(program),
         "stop-all" => stop_all(),
         "foreign" => foreign(argument(1)),
+        "spares" => spares(argument(1)),
         "nested" => nested(&arguments[1..]),
         "descriptors" => descriptors(number(1)),
         "isolated" => isolated(&arguments[1..]),
@@ -170,21 +176,27 @@ fn soak(count: usize) -> Checked {
     await_input()
 }
 
-/// Says how many microseconds a job takes.
+/// Says how long a job takes, how much of that is our own processor time,
+/// and how long a look for strays takes.
 fn measure(count: usize) -> Checked {
     let command = Command::new("/bin/true");
+    let jobs = u32::try_from(count)?;
     command.run()?;
-    let started = Instant::now();
+    let started = (Instant::now(), own_time());
     for _ in 0..count {
         command.run()?;
     }
-    let job = started.elapsed() / u32::try_from(count)?;
+    let job = (started.0.elapsed() / jobs, (own_time() - started.1) / jobs);
     let started = Instant::now();
     for _ in 0..count {
         paceline_process::sweep();
     }
-    let sweep = started.elapsed() / u32::try_from(count)?;
-    say(&format!("job {job:?} sweep {sweep:?}"))
+    say(&format!("job {:?}, our part {:?}, sweep {:?}", job.0, job.1, started.elapsed() / jobs))
+}
+
+fn own_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// A job that has ended while a descendant holds its output: how long is it
@@ -289,10 +301,51 @@ fn foreign(inherited: &str) -> Checked {
     say("ok")
 }
 
+/// Has a job whose orphans belong to it, in each of the ways to tell, and
+/// others that end meanwhile; then stops it while a third goes on.
+fn spares(directory: &str) -> Checked {
+    let script = r#"
+        for how in "" env\ -i; do
+            for who in "" setsid; do
+                ($how "$0" survivor "$1" $who >/dev/null 2>&1 &)
+                $how "$0" survivor "$1" $who >/dev/null 2>&1 &
+            done
+        done
+        while [ $(ls "$1" | wc -l) -lt 8 ]; do :; done
+        echo ready
+        exec 1>&-
+        read wait"#;
+    let child = env::current_exe()?.with_file_name("child");
+    let mut job = Command::new("sh")
+        .args(["-c", script])
+        .arg(child)
+        .arg(directory)
+        .stdin(Stdin::Pipe)
+        .stdout(Stdout::Pipe)
+        .spawn()?;
+    let _input = job.take_stdin();
+    let mut line = String::new();
+    BufReader::new(job.take_stdout().ok_or("no output")?).read_line(&mut line)?;
+    let mut later = Command::new("sleep").arg("300").spawn()?;
+    for _ in 0..20 {
+        Command::new("sh").args(["-c", "setsid sleep 300 & exit 0"]).run()?;
+    }
+    ensure(paceline_process::settle(Duration::from_secs(5)).is_empty(), "not settled")?;
+    say(line.trim_end())?;
+    let mut go_on = [0];
+    io::stdin().read_exact(&mut go_on)?;
+    job.stop(GRACE)?;
+    ensure(paceline_process::settle(Duration::from_secs(5)).is_empty(), "not settled")?;
+    say("stopped")?;
+    await_input()?;
+    later.stop(GRACE)?;
+    Ok(())
+}
+
 /// Runs another keeper as a job.
 fn nested(arguments: &[String]) -> Checked {
-    let mut job = Command::new(env::current_exe()?).args(arguments).stdin(Stdin::Pipe).spawn()?;
-    let _input = job.take_stdin();
+    // Its input is ours, so that our end is not what ends it.
+    let job = Command::new(env::current_exe()?).args(arguments).stdin(Stdin::Inherit).spawn()?;
     job.wait()?;
     await_input()
 }

@@ -78,6 +78,20 @@ fn children_from_before_are_left_alone() {
     });
 }
 
+#[test]
+fn orphans_of_a_live_job_are_left_to_it_and_end_with_it() {
+    run(|world| {
+        let survivors = Survivors::in_directory(world.path("orphans"));
+        let mut keeper = Keeper::start(command(world, &["spares", survivors.directory()]));
+        assert_eq!(keeper.line(), "ready");
+        assert_eq!(survivors.alive().len(), 8, "ended with a job that is not theirs");
+        keeper.tell("x");
+        assert_eq!(keeper.line(), "stopped");
+        assert_eq!(survivors.alive(), []);
+        keeper.finish();
+    });
+}
+
 /// F17, the library's part.
 #[test]
 fn all_jobs_stop_and_go_on_together() {
