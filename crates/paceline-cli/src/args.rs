@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Each(Each),
     /// Validate a pipeline file and show what it would do; run nothing
     Check(Check),
+    /// Say what is done on this system so that no job leaves anything running
+    Doctor,
     /// Print a completion script for a shell
     Completions {
         /// The shell that is to complete

@@ -19,7 +19,6 @@ mod source;
 mod spec;
 mod stages;
 mod steps;
-mod surroundings;
 mod template;
 mod words;
 
@@ -29,6 +28,7 @@ use std::{
 };
 
 use clap::Parser;
+use paceline_process::Options;
 
 use crate::{
     args::{Cli, Command},
@@ -36,6 +36,8 @@ use crate::{
 };
 
 fn main() -> ExitCode {
+    // Before there is another thread. It also serves as the guard of another of our kind.
+    paceline_process::init(Options::default().only_parent(true));
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(problem) => {
@@ -55,6 +57,7 @@ fn run(command: Command) -> Result<ExitCode, Problem> {
         Command::Run(args) => commands::run::run(args),
         Command::Each(args) => commands::each::each(args),
         Command::Check(args) => commands::check::check(args),
+        Command::Doctor => Ok(printed(commands::doctor::doctor())),
         Command::Completions { shell } => Ok(printed(commands::generate::completions(shell))),
         Command::Man => Ok(printed(commands::generate::man())),
     }

@@ -3,6 +3,7 @@
 //! A thread waits for both. The first INT, TERM or HUP cancels the run and is
 //! raised again when it has been cleaned up, so that whoever started us sees
 //! it; a second one kills what is left. USR1 asks for a line, USR2 drains.
+//! TSTP stops the jobs, the clock and us, and CONT lets all go on.
 //! When nobody reads standard output any more, the run is cancelled and what
 //! still runs after a second is killed.
 
@@ -17,10 +18,14 @@ use std::{
     time::Duration,
 };
 
-use paceline::{Monitor, Stop};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use paceline::{Clock, Monitor, Stop};
+use paceline_process::Options;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Signal, getpid, kill_process},
+};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGUSR1, SIGUSR2},
+    consts::{SIGCONT, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2},
     low_level,
 };
 
@@ -33,11 +38,11 @@ const READER_GONE_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Controls {
     pub(crate) stop: Stop,
     pub(crate) monitor: Monitor,
+    /// Stands still while the terminal has stopped us.
+    pub(crate) clock: Clock,
     pub(crate) console: Console,
     /// Whether what happens is told on standard error.
     pub(crate) is_quiet: bool,
-    /// Whether HUP was ignored when this program was started.
-    pub(crate) ignores_hup: bool,
 }
 
 /// The watch over a run's signals, until it is dropped.
@@ -76,8 +81,8 @@ impl Watch {
     /// If the process can have no more descriptors or threads.
     pub(crate) fn begin(controls: Controls) -> io::Result<Self> {
         let mut signals = Vec::new();
-        for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2] {
-            if signal == SIGHUP && controls.ignores_hup {
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT] {
+            if signal == SIGHUP && paceline_process::init(Options::default()).outlives_hangup() {
                 // Under nohup the user has asked to outlive the terminal.
                 continue;
             }
@@ -160,6 +165,16 @@ fn act(controls: &Controls, seen: &Seen, signal: i32) {
     match signal {
         SIGUSR1 => controls.console.line(&display::line(&controls.monitor.progress())),
         SIGUSR2 => controls.stop.drain(),
+        SIGTSTP => {
+            controls.clock.pause();
+            paceline_process::stop_all_jobs();
+            // Not TSTP, which is caught. It cannot fail: this process is ours.
+            let _ = kill_process(getpid(), Signal::STOP);
+        }
+        SIGCONT => {
+            paceline_process::continue_all_jobs();
+            controls.clock.resume();
+        }
         _ if seen.signal.set(signal).is_ok() => {
             // Before anything is said, which takes as long as standard error lets it.
             controls.stop.cancel();

@@ -8,10 +8,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
 };
 
 use paceline::{Attempt, Fault, Pipeline, Retry};
@@ -45,8 +42,6 @@ pub(crate) struct Workshop {
     pub(crate) jobs_run_in: Option<PathBuf>,
     /// How much of a job's output is kept in memory; the rest goes to a file.
     pub(crate) spill_after: usize,
-    /// `PACELINE_RUN`
-    pub(crate) run: String,
     /// The names of the stages, in order.
     pub(crate) stages: Vec<String>,
     /// Which item has which output file.
@@ -56,7 +51,6 @@ pub(crate) struct Workshop {
     pub(crate) reporter: Arc<Reporter>,
     /// What prints the lines of jobs as they come, if it is not whole outputs.
     pub(crate) lines: Option<Lines>,
-    jobs: AtomicU64,
 }
 
 impl Workshop {
@@ -82,19 +76,13 @@ impl Workshop {
             folder,
             jobs_run_in: None,
             spill_after: SPILL_AFTER,
-            run: run_id(),
             stages,
             claims: Claims::default(),
             stores: Stores::new(http.clone()),
             http,
             reporter,
             lines: None,
-            jobs: AtomicU64::new(0),
         }
-    }
-
-    fn next_job(&self) -> u64 {
-        self.jobs.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// A path of the pipeline file or of an item, as this process reaches it.
@@ -106,13 +94,6 @@ impl Workshop {
 fn as_path(bytes: &[u8]) -> &Path {
     use std::os::unix::ffi::OsStrExt;
     Path::new(std::ffi::OsStr::from_bytes(bytes))
-}
-
-/// A name for this run that no other run on this machine has.
-fn run_id() -> String {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new();
-    format!("{:016x}{:016x}", random.hash_one(std::process::id()), random.hash_one(0))
 }
 
 /// One stage of the run.
@@ -252,7 +233,8 @@ fn retry(retry: &spec::Retry) -> Retry {
     }
 }
 
-/// What a job is told of itself in its environment.
+/// What a job is told of itself in its environment, beside `PACELINE_RUN` and
+/// `PACELINE_JOB`, by which its descendants are found.
 fn job_environment(step: &Step, value: &Value, attempt: &Attempt) -> Vec<(&'static str, String)> {
     let id = match value.origins.as_slice() {
         [one] => one.id(),
@@ -265,8 +247,6 @@ fn job_environment(step: &Step, value: &Value, attempt: &Attempt) -> Vec<(&'stat
         }
     };
     vec![
-        ("PACELINE_RUN", step.shop.run.clone()),
-        ("PACELINE_JOB", step.shop.next_job().to_string()),
         ("PACELINE_STAGE", step.stage.name.clone()),
         ("PACELINE_ITEM", id),
         ("PACELINE_SEQ", value.number.to_string()),

@@ -492,17 +492,20 @@ fn idle_handler(signal: i32) -> libc::sighandler_t {
 /// Gives inherited ignored signals a handler that does nothing.
 ///
 /// They stay without effect here, but a handler, unlike "ignored", is not
-/// inherited by the programs that we execute. Left as they are: SIGHUP, for
-/// under `nohup` it is meant for the jobs too, and SIGPIPE, which Rust's
-/// runtime ignores itself and restores in children. Two that glibc keeps to
-/// itself (32 and 33) it ignores in whatever posix_spawn starts.
-pub(crate) fn handle_ignored_signals() {
+/// inherited by the programs that we execute. SIGPIPE is left as it is, which
+/// Rust's runtime ignores itself and restores in children. Two that glibc
+/// keeps to itself (32 and 33) it ignores in whatever posix_spawn starts.
+///
+/// Returns whether SIGHUP was ignored, as `nohup` has it.
+pub(crate) fn handle_ignored_signals() -> bool {
     set_disposition(libc::SIGCHLD, libc::SIG_DFL);
-    for signal in signals().filter(|signal| !matches!(*signal, libc::SIGHUP | libc::SIGPIPE)) {
+    let outlives_hangup = disposition(libc::SIGHUP) == Some(libc::SIG_IGN);
+    for signal in signals().filter(|signal| *signal != libc::SIGPIPE) {
         if disposition(signal) == Some(libc::SIG_IGN) {
             set_disposition(signal, idle_handler(signal));
         }
     }
+    outlives_hangup
 }
 
 /// The signals by which people and programs end or control others.

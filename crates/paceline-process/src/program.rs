@@ -75,6 +75,7 @@ pub struct Program {
     inherited: Vec<i32>,
     children: Children,
     is_subreaper: bool,
+    outlives_hangup: bool,
     closed: [bool; 3],
 }
 
@@ -87,7 +88,7 @@ pub struct Program {
 ///   or as the helper of an isolated job), it does so and never returns.
 /// - SIGCHLD has its default action. No signal is blocked. Signals that were
 ///   ignored get a handler that does nothing, and so are at their default in
-///   jobs; but SIGHUP stays ignored in both, as `nohup` means it.
+///   jobs; see [`Program::outlives_hangup`] for SIGHUP.
 /// - Standard streams that were closed are `/dev/null`; see
 ///   [`Program::is_closed`]. Jobs inherit no descriptor but these three.
 /// - Orphaned descendants come to this process, which ends them with their
@@ -116,7 +117,7 @@ pub fn init(options: Options) -> &'static Program {
         let closed = linux::closed_at_start();
         linux::fill_standard_streams();
         linux::close_inherited_on_exec();
-        linux::handle_ignored_signals();
+        let outlives_hangup = linux::handle_ignored_signals();
         linux::unblock_signals();
         let is_subreaper =
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_ok();
@@ -129,6 +130,7 @@ pub fn init(options: Options) -> &'static Program {
             inherited: children.read(),
             children,
             is_subreaper,
+            outlives_hangup,
             closed,
         }
     })
@@ -165,6 +167,13 @@ impl Program {
     #[must_use]
     pub fn run(&self) -> &str {
         &self.run
+    }
+
+    /// Says whether SIGHUP was ignored at the start, as `nohup` has it: this
+    /// program is to outlive its terminal, and must not end by that signal.
+    #[must_use]
+    pub fn outlives_hangup(&self) -> bool {
+        self.outlives_hangup
     }
 
     /// Says whether standard stream `number` (0 to 2) was closed at the start.

@@ -85,3 +85,21 @@ pub use stage::{Kind, cores};
 pub use stop::{Stop, StopLevel};
 pub use summary::{StageSummary, Summary};
 pub use worker::{Attempt, command::Job, function::is_cancelled};
+
+/// Prepares this program to leave nothing of its jobs behind: the first line of `main`.
+///
+/// Without it, ending a child's process group is all that is done. With it,
+/// orphans of jobs come to this program and are ended with their job, and a
+/// guard (this executable, started a second time) ends all jobs if this
+/// program is killed. See [`paceline_process::init`] for what it changes.
+///
+/// ```no_run
+/// fn main() -> Result<(), paceline::Error> {
+///     paceline::init();
+///     // pipelines with `command` stages
+///     Ok(())
+/// }
+/// ```
+pub fn init() {
+    paceline_process::init(paceline_process::Options::default());
+}

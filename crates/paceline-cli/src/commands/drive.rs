@@ -6,10 +6,11 @@ use std::{
     io::{self, IsTerminal},
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use paceline::{Failure, Halt, Pipeline, Stop, Summary};
+use paceline::{Clock, Failure, Halt, Pipeline, Stop, Summary};
 
 use crate::{
     args::When,
@@ -21,7 +22,6 @@ use crate::{
     results::{Results, Trouble},
     signals::{self, Controls, Seen, Watch},
     source::{Interrupt, Item, SourceError},
-    surroundings,
 };
 
 /// How a run is watched and told of.
@@ -57,7 +57,6 @@ pub(crate) fn drive<I>(
 where
     I: Iterator<Item = Input> + Send + 'static,
 {
-    let ignores_hup = surroundings::put_right().map_err(cannot_begin)?;
     let Options { reporter, interrupt, lines, .. } = options;
     let console = reporter.console().clone();
     let stop = Stop::new();
@@ -71,7 +70,9 @@ where
         cut_short: Arc::clone(&cut_short),
     };
     stop.when_stopped(move || interrupt.stop());
-    let mut pipeline = build(Pipeline::from_iter(taken)).stop(&stop).observer(reporter.clone());
+    let clock = Clock::system();
+    let mut pipeline =
+        build(Pipeline::from_iter(taken)).stop(&stop).clock(&clock).observer(reporter.clone());
     if let Some(halt) = options.halt {
         pipeline = pipeline.halt(halt);
     }
@@ -80,7 +81,7 @@ where
         monitor: pipeline.monitor(),
         console: console.clone(),
         is_quiet: options.quiet,
-        ignores_hup,
+        clock: clock.clone(),
     };
     let watch = Watch::begin(controls).map_err(cannot_begin)?;
     let when = if options.quiet { When::Never } else { options.progress };
@@ -94,6 +95,7 @@ where
         Printer { results: results.clone(), reporter: reporter.clone(), json: options.json };
     let ended = pipeline.for_each_outcome(move |outcome| printer.print(outcome)).run();
     drop(display);
+    tell_survivors(&console);
 
     let mut results = lock(&results);
     if options.json {
@@ -110,6 +112,17 @@ where
     let trouble = results.take_trouble();
     let cut_short = lock(&cut_short).take();
     Ok(ExitCode::from(status(ended, trouble, cut_short, &watch.seen(), &reporter)))
+}
+
+/// How long what jobs have left behind may take to go when it was killed.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Ends what jobs have left behind, and tells of what cannot be ended.
+fn tell_survivors(console: &Console) {
+    for survivor in paceline_process::settle(SETTLE) {
+        let name = harmless(survivor.name().as_bytes());
+        console.line(&format!("warning: could not end process {} ({name})", survivor.pid()));
+    }
 }
 
 /// The problem of a process that lacks what every run needs.

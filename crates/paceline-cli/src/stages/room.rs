@@ -17,9 +17,14 @@ const LEFT: [u64; 2] = [40, 256];
 /// Cuts the workers of the stages that start processes, so that all of them
 /// together find room, and says so. Each keeps at least one.
 pub(super) fn fit(widths: &mut [&mut usize], console: &Console) {
-    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let room = room(limit);
     let wanted: usize = widths.iter().map(|width| **width).sum();
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    if wanted <= room(limit) {
+        return;
+    }
+    let needed = LEFT[1].saturating_add((wanted as u64).saturating_mul(OF_EACH_JOB));
+    let limit = paceline_process::raise_descriptor_limit(needed);
+    let room = room(limit);
     if wanted <= room {
         return;
     }

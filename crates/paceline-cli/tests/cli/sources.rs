@@ -188,5 +188,5 @@ fn an_argument_too_long_for_the_kernel_fails_with_a_hint() {
     let ended = world.run([""; 0]).input(items).arg("--json").end().exits(1).counts(3, 2, 1, 0);
     let error = &ended.json()[1]["error"];
     assert_eq!(error["kind"], "too-long");
-    ended.says("`stdin = true` has no such limit").says_not("os error");
+    ended.says("`stdin = true` in a file").says_not("os error");
 }

@@ -94,7 +94,7 @@ fn a_job_is_told_of_itself() {
          workers = 1\nenv = { OWN = \"own $x\" }",
     );
     let ended = world.run(["a", "a"]).env("INHERITED", "yes").end().exits(0);
-    assert_eq!(ended.lines(), ["s 1 1 1 32 32 own $x yes", "s 2 1 1 32 32 own $x yes"]);
+    assert_eq!(ended.lines(), ["s 1 1 1 36 32 own $x yes", "s 2 1 1 36 32 own $x yes"]);
     assert_eq!(world.read("jobs"), "1\n2\n");
 }
 

@@ -32,8 +32,6 @@ fn bit(signal: u64) -> u64 {
     1 << (signal - 1)
 }
 
-const HUP: u64 = 1;
-
 /// Ignored in whatever glibc's posix_spawn starts, for its own purposes.
 const GLIBC: [u64; 2] = [32, 33];
 
@@ -61,8 +59,7 @@ fn a_job_gets_clean_signals_and_three_descriptors_wherever_its_runner_was_starte
             let surroundings = format!("cd {}; {surroundings}", world.path_text(""));
             let lines = state_in(world, &surroundings);
             assert_eq!(mask(&lines, "SigBlk"), 0, "{surroundings}");
-            // SIGHUP alone stays ignored: it has been asked for by `nohup`.
-            assert_eq!(ignored(&lines) & !bit(HUP), 0, "{surroundings}");
+            assert_eq!(ignored(&lines), 0, "{surroundings}");
             assert_eq!(lines[6], "[0, 1, 2]", "{surroundings}");
             assert_eq!(lines[8], "signal 15 (SIGTERM)", "{surroundings}");
             assert_eq!(lines[9], "exit status 3", "{surroundings}");
@@ -71,12 +68,8 @@ fn a_job_gets_clean_signals_and_three_descriptors_wherever_its_runner_was_starte
 }
 
 #[test]
-fn hup_stays_ignored_in_jobs_only_where_it_was() {
-    run(|world| {
-        assert_eq!(ignored(&state_in(world, "exec")), 0);
-        let nohup = state_in(world, "exec nohup");
-        assert_eq!(ignored(&nohup), bit(HUP));
-    });
+fn under_nohup_too_no_signal_is_ignored_in_a_job() {
+    run(|world| assert_eq!(ignored(&state_in(world, "exec nohup")), 0));
 }
 
 #[test]
