@@ -34,7 +34,11 @@ pub(crate) trait Node: Send + Sync {
     fn open(&self, upstream: usize);
     /// Starts the workers that there should be and are not.
     fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error>;
-    fn resize(&self, workers: usize, upstream: usize);
+    fn resize(&self, workers: usize);
+    /// Divides the bound anew, where `upstream` workers push into it.
+    fn fit(&self, upstream: usize);
+    /// How many workers there should be now.
+    fn workers(&self) -> usize;
     /// Ends the queue at once; what is in it is unfinished. Harmless to repeat.
     fn abandon(&self, core: &Core);
     /// Answers for whatever is left when all workers have ended.
@@ -181,8 +185,16 @@ where
             .try_for_each(|worker| self.start_worker(worker, hosts, core))
     }
 
-    fn resize(&self, workers: usize, upstream: usize) {
-        self.stage.resize(workers, upstream);
+    fn resize(&self, workers: usize) {
+        self.stage.resize(workers);
+    }
+
+    fn fit(&self, upstream: usize) {
+        self.stage.fit(upstream);
+    }
+
+    fn workers(&self) -> usize {
+        self.stage.target.load(Ordering::Relaxed)
     }
 
     fn abandon(&self, core: &Core) {
@@ -254,7 +266,15 @@ where
     }
 
     /// One loop makes all batches, whatever is wished for.
-    fn resize(&self, _workers: usize, _upstream: usize) {}
+    fn resize(&self, _workers: usize) {}
+
+    fn fit(&self, upstream: usize) {
+        self.stage.fit(upstream);
+    }
+
+    fn workers(&self) -> usize {
+        self.stage.target.load(Ordering::Relaxed)
+    }
 
     fn abandon(&self, core: &Core) {
         self.stage.abandon(core);

@@ -122,6 +122,7 @@ pub(crate) struct Core {
     pub(crate) live: AtomicUsize,
     pub(crate) quiet: Notice,
     is_over: OnceLock<()>,
+    blocked_at_exit: OnceLock<Duration>,
     bell: OnceLock<Arc<Bell>>,
     error: Mutex<Option<Error>>,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
@@ -141,6 +142,7 @@ impl Core {
             live: AtomicUsize::new(0),
             quiet: Notice::default(),
             is_over: OnceLock::new(),
+            blocked_at_exit: OnceLock::new(),
             bell: OnceLock::new(),
             error: Mutex::default(),
             panic: Mutex::default(),
@@ -178,6 +180,16 @@ impl Core {
         if let Some(panic) = lock(&self.panic).take() {
             resume_unwind(panic);
         }
+    }
+
+    /// Notes how long the last stage waited for the sink.
+    fn note_blocked_at_exit(&self, time: Duration) {
+        self.blocked_at_exit.get_or_init(|| time);
+    }
+
+    /// How long the last stage waited for the sink.
+    pub(crate) fn blocked_at_exit(&self) -> Duration {
+        self.blocked_at_exit.get().copied().unwrap_or_default()
     }
 
     fn take_error(&self) -> Option<Error> {

@@ -179,8 +179,9 @@ impl<In> Stage<In> {
         self.fit(upstream);
     }
 
-    /// Divides the capacity between the queue and what workers hold in hand.
-    fn fit(&self, upstream: usize) {
+    /// Divides the capacity between the queue and what workers hold in hand,
+    /// its own and the `upstream` ones that push into it.
+    pub(crate) fn fit(&self, upstream: usize) {
         let capacity = self.capacity();
         let workers = self.target.load(Ordering::Relaxed);
         let limit = chunk::limit(capacity, upstream + workers);
@@ -202,9 +203,8 @@ impl<In> Stage<In> {
     }
 
     /// Changes the number of workers while it runs.
-    pub(crate) fn resize(&self, workers: usize, upstream: usize) {
+    pub(crate) fn resize(&self, workers: usize) {
         self.target.store(workers, Ordering::Release);
-        self.fit(upstream);
         self.resized.tell();
     }
 

@@ -95,6 +95,9 @@ impl Summary {
         for next in 1..stages.len() {
             stages[next - 1].blocked = stages[next].pushers_waited;
         }
+        if let Some(last) = stages.last_mut() {
+            last.blocked = core.blocked_at_exit();
+        }
         let mut failures = std::mem::take(&mut *lock(&ledger.failures));
         failures.shrink_to_fit();
         Self {

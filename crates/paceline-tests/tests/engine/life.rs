@@ -290,3 +290,38 @@ fn a_slow_sink_holds_the_run_up_and_loses_nothing() {
         assert_eq!(seen.load(Ordering::SeqCst), 10_000);
     });
 }
+
+/// Whether the thread of this process called `name` sleeps.
+fn sleeps(name: &str) -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    threads.flatten().any(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        stat.contains(&format!("({name}) S"))
+    })
+}
+
+#[test]
+fn the_last_stage_is_blocked_while_its_values_are_not_taken() {
+    watched(|| {
+        let (give, given) = mpsc::channel::<()>();
+        let held = Mutex::new(Some(given));
+        let summary = Pipeline::from_iter(0..200_u64)
+            .cpu("blocked-maker", |n| Given::Ok(n.to_string()))
+            .workers(1)
+            .for_each(move |_| {
+                // The first value is kept until there is no room for any other.
+                if let Some(given) = held.lock().unwrap().take() {
+                    given.recv().unwrap();
+                }
+            });
+        let monitor = summary.monitor();
+        let running = summary.start().unwrap();
+        until("the stage to stand still", || {
+            let stages = monitor.progress().stages;
+            stages.first().is_some_and(|stage| stage.ok > 17) && sleeps("blocked-maker")
+        });
+        give.send(()).unwrap();
+        let summary = running.join().unwrap();
+        assert!(summary.stages[0].blocked > millis(0), "{summary:?}");
+    });
+}

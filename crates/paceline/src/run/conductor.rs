@@ -59,14 +59,20 @@ fn look<'s>(
 
 /// Does what was asked for through the monitor.
 fn resize(core: &Core, nodes: &[Box<dyn Node + '_>]) {
-    for (stage, workers) in core.monitor.take_wishes() {
-        let mut upstream = 1;
-        for node in nodes {
-            if *node.settings().name == *stage {
-                node.resize(workers, upstream);
-            }
-            upstream = node.settings().workers();
+    let wishes = core.monitor.take_wishes();
+    if wishes.is_empty() {
+        return;
+    }
+    for (stage, workers) in wishes {
+        for node in nodes.iter().filter(|node| *node.settings().name == *stage) {
+            node.resize(workers);
         }
+    }
+    // What workers hold in hand counts against the queues on both sides of them.
+    let mut upstream = 1;
+    for node in nodes {
+        node.fit(upstream);
+        upstream = node.workers();
     }
 }
 

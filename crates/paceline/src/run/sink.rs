@@ -28,6 +28,7 @@ pub(crate) async fn drain<T>(
         core.ledger.end_all(&mut inbox, &mut take);
         chunk.took(items, core.clock.now().saturating_sub(started));
     }
+    core.note_blocked_at_exit(queue.stats().waited_on_full);
     std::mem::forget(guard);
 }
 
