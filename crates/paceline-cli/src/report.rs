@@ -44,17 +44,33 @@ pub(crate) struct Reporter {
     /// What ends the run when the log cannot be written any more.
     stop: OnceLock<Stop>,
     inside: Mutex<HashMap<u64, Tracked>>,
-    unfinished: Mutex<Vec<Tracked>>,
+    left: Mutex<Left>,
+}
+
+/// The items that ended on the way, since the run was stopped.
+#[derive(Debug, Default)]
+struct Left {
+    unfinished: Vec<Tracked>,
+    /// They had failed before that, and nobody was told of it.
+    failed: Vec<(u64, Tracked, Failure)>,
 }
 
 /// An item that is inside, and what the stages have done with it.
 #[derive(Clone, Debug)]
 pub(crate) struct Tracked {
     pub(crate) origin: Arc<Origin>,
-    /// The number of its batch, once it is in one.
-    pub(crate) batch: Option<u64>,
+    /// Its batch, once it is in one.
+    pub(crate) batch: Option<Batch>,
     pub(crate) stages: Vec<StageRecord>,
     pub(crate) leaky: bool,
+}
+
+/// A batch: each stage that makes batches counts its own from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) number: u64,
+    /// The number of its first item.
+    first: u64,
 }
 
 /// What a stage did with an item.
@@ -76,7 +92,7 @@ impl Reporter {
             log: None,
             stop: OnceLock::new(),
             inside: Mutex::default(),
-            unfinished: Mutex::default(),
+            left: Mutex::default(),
         }
     }
 
@@ -123,8 +139,9 @@ impl Reporter {
 
     /// Notes that items have become one batch.
     pub(crate) fn batched(&self, origins: &[Arc<Origin>], number: u64) {
+        let Some(first) = origins.first().map(|origin| origin.seq) else { return };
         self.change(origins.iter().map(|origin| origin.seq), |tracked| {
-            tracked.batch = Some(number);
+            tracked.batch = Some(Batch { number, first });
         });
     }
 
@@ -176,12 +193,39 @@ impl Reporter {
         numbers.iter().filter_map(|number| inside.get(number).cloned()).collect()
     }
 
-    /// The items that were left unfinished, in input order.
-    pub(crate) fn take_unfinished(&self) -> Vec<Tracked> {
-        let mut unfinished =
-            std::mem::take(&mut *self.unfinished.lock().unwrap_or_else(PoisonError::into_inner));
-        unfinished.sort_by_key(|tracked| tracked.origin.seq);
-        unfinished
+    /// What is known of the items that `failure` is about, in order; from
+    /// here on the failure counts as told.
+    pub(crate) fn told(&self, failure: &Failure) -> Vec<Tracked> {
+        let mut inside = self.inside();
+        let numbers = failure.item().sequence_numbers();
+        numbers.iter().filter_map(|number| inside.remove(number)).collect()
+    }
+
+    /// The items that were left unfinished, in input order, a batch together.
+    pub(crate) fn take_unfinished(&self) -> Vec<Vec<Tracked>> {
+        let mut unfinished = std::mem::take(&mut self.left().unfinished);
+        unfinished.sort_by_key(|tracked| {
+            (tracked.batch.map_or(tracked.origin.seq, |batch| batch.first), tracked.origin.seq)
+        });
+        let is_same = |a: &Tracked, b: &Tracked| a.batch.is_some() && a.batch == b.batch;
+        unfinished.chunk_by(is_same).map(<[Tracked]>::to_vec).collect()
+    }
+
+    /// The failures that nobody was told of, in input order.
+    pub(crate) fn take_failed(&self) -> Vec<(Vec<Tracked>, Failure)> {
+        let mut failed = std::mem::take(&mut self.left().failed);
+        failed.sort_by_key(|(first, tracked, _)| (*first, tracked.origin.seq));
+        failed
+            .chunk_by(|(a, ..), (b, ..)| a == b)
+            .map(|group| {
+                let tracked = group.iter().map(|(_, tracked, _)| tracked.clone()).collect();
+                (tracked, group[0].2.clone())
+            })
+            .collect()
+    }
+
+    fn left(&self) -> MutexGuard<'_, Left> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inside(&self) -> MutexGuard<'_, HashMap<u64, Tracked>> {
@@ -240,10 +284,14 @@ impl Observer for Reporter {
     }
 
     fn item_ended(&self, item: u64, ending: &Ending) {
-        let tracked = self.inside().remove(&item);
-        if self.keeps_records && matches!(ending, Ending::Unfinished) {
-            let mut unfinished = self.unfinished.lock().unwrap_or_else(PoisonError::into_inner);
-            unfinished.extend(tracked);
+        let Some(tracked) = self.inside().remove(&item) else { return };
+        match ending {
+            Ending::Unfinished if self.keeps_records => self.left().unfinished.push(tracked),
+            Ending::Failed(failure) => {
+                let first = failure.item().sequence_numbers().first().copied().unwrap_or(item);
+                self.left().failed.push((first, tracked, failure.clone()));
+            }
+            Ending::Ok | Ending::Unfinished => {}
         }
     }
 }

@@ -81,7 +81,7 @@ impl Watch {
     /// If the process can have no more descriptors or threads.
     pub(crate) fn begin(controls: Controls) -> io::Result<Self> {
         let mut signals = Vec::new();
-        for signal in [SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2, SIGTSTP, SIGCONT] {
+        for signal in [SIGUSR1, SIGUSR2, SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT] {
             if signal == SIGHUP && paceline_process::init(Options::default()).outlives_hangup() {
                 // Under nohup the user has asked to outlive the terminal.
                 continue;

@@ -18,7 +18,7 @@ use crate::{
     item::{Origin, Value},
     lines::Lines,
     message::{Problem, harmless, reason},
-    report::{Console, Reporter, display::Display, faults, json, summary},
+    report::{Console, Reporter, Tracked, display::Display, faults, json, summary},
     results::{Results, Trouble},
     signals::{self, Controls, Seen, Watch},
     source::{Interrupt, Item, SourceError},
@@ -93,10 +93,14 @@ where
     }
     let printer =
         Printer { results: results.clone(), reporter: reporter.clone(), json: options.json };
-    let ended = pipeline.for_each_outcome(move |outcome| printer.print(outcome)).run();
+    let print = printer.clone();
+    let ended = pipeline.for_each_outcome(move |outcome| print.print(outcome)).run();
     drop(display);
     tell_survivors(&console);
 
+    for (tracked, failure) in reporter.take_failed() {
+        printer.print_failure(tracked, &failure);
+    }
     let mut results = lock(&results);
     if options.json {
         for tracked in reporter.take_unfinished() {
@@ -187,6 +191,7 @@ impl<I: Iterator<Item = Input>> Iterator for Taken<I> {
 }
 
 /// Puts what became of the items on standard output.
+#[derive(Clone)]
 struct Printer {
     results: Arc<Mutex<Results>>,
     reporter: Arc<Reporter>,
@@ -195,34 +200,32 @@ struct Printer {
 
 impl Printer {
     fn print(&self, outcome: Result<Value, Failure>) {
+        let value = match outcome {
+            Ok(value) => value,
+            Err(failure) => return self.print_failure(self.reporter.told(&failure), &failure),
+        };
         let mut results = lock(&self.results);
-        match outcome {
-            Ok(value) if self.json => {
-                let numbers: Vec<u64> = value.origins.iter().map(|origin| origin.seq).collect();
-                let tracked = self.reporter.tracked(&numbers);
-                match value.result() {
-                    Ok(result) => {
-                        results.line(json::ok(&tracked, &result).to_string().as_bytes());
-                    }
-                    Err(error) => results.failed(error),
-                }
+        if self.json {
+            let numbers: Vec<u64> = value.origins.iter().map(|origin| origin.seq).collect();
+            let tracked = self.reporter.tracked(&numbers);
+            match value.result() {
+                Ok(result) => results.line(json::ok(&tracked, &result).to_string().as_bytes()),
+                Err(error) => results.failed(error),
             }
-            Ok(value) => match value.output() {
-                Some(output) => {
-                    results.output(output, self.reporter.tag(&value.origins).as_deref());
-                }
-                None => results.line(&value.bytes()),
-            },
-            Err(failure) => {
-                let tracked = self.reporter.tracked(&failure.item().sequence_numbers());
-                if self.json {
-                    results.line(json::failed(&tracked, &failure).to_string().as_bytes());
-                } else if let Some(output) = faults::output(&failure) {
-                    let origins: Vec<_> =
-                        tracked.into_iter().map(|tracked| tracked.origin).collect();
-                    results.output(output, self.reporter.tag(&origins).as_deref());
-                }
-            }
+        } else if let Some(output) = value.output() {
+            results.output(output, self.reporter.tag(&value.origins).as_deref());
+        } else {
+            results.line(&value.bytes());
+        }
+    }
+
+    fn print_failure(&self, tracked: Vec<Tracked>, failure: &Failure) {
+        let mut results = lock(&self.results);
+        if self.json {
+            results.line(json::failed(&tracked, failure).to_string().as_bytes());
+        } else if let Some(output) = faults::output(failure) {
+            let origins: Vec<_> = tracked.into_iter().map(|tracked| tracked.origin).collect();
+            results.output(output, self.reporter.tag(&origins).as_deref());
         }
     }
 }

@@ -30,14 +30,13 @@ pub(crate) fn failed(tracked: &[Tracked], failure: &Failure) -> Json {
     finish(object, tracked, "failed", error)
 }
 
-/// The object for an item that was left unfinished.
-pub(crate) fn unfinished(tracked: &Tracked) -> Json {
-    let tracked = std::slice::from_ref(tracked);
+/// The object for an item, or for the items of a batch, that was left unfinished.
+pub(crate) fn unfinished(tracked: &[Tracked]) -> Json {
     let mut object = head(tracked);
     object.insert("value".into(), Json::Null);
     let error = json!({
         "kind": "cancelled",
-        "stage": tracked[0].stages.last().map(|stage| stage.name.as_str()),
+        "stage": tracked.first().and_then(|first| first.stages.last()).map(|stage| &stage.name),
         "code": null,
         "signal": null,
         "message": "the run was stopped before the item was done",
@@ -55,7 +54,7 @@ fn kind(failure: &Failure) -> &'static str {
 
 fn head(tracked: &[Tracked]) -> Map<String, Json> {
     let mut object = Map::new();
-    let batch = tracked.first().and_then(|first| first.batch);
+    let batch = tracked.first().and_then(|first| first.batch).map(|batch| batch.number);
     match (tracked, batch) {
         ([one], None) => {
             object.insert("seq".into(), one.origin.seq.into());

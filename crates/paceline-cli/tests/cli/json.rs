@@ -96,6 +96,35 @@ fn items_left_unfinished_come_at_the_end() {
 }
 
 #[test]
+fn whatever_stops_a_run_each_item_is_told_once() {
+    let world = World::with(
+        "[[stage]]\nname = \"one\"\nworkers = 4\nshell = \"test $((PACELINE_SEQ % 5)) != 0 && echo {}\"\n\
+         [[stage]]\nname = \"two\"\nworkers = 2\nqueue = 1\nrun = \"echo\"\nbatch = { items = 3 }\n\
+         [[stage]]\nname = \"three\"\nworkers = 1\nordered = true\nrun = \"echo\"\n",
+    );
+    let items: Vec<String> = (1..=60).map(|number| number.to_string()).collect();
+    for halt in ["soon", "now", "soon,fail=4", "now,fail=20%"] {
+        let ended = world.run(&items).arg("--json").arg("--halt").arg(halt).end().exits(3);
+        let mut told = [0; 3];
+        let mut seen = std::collections::BTreeSet::new();
+        for object in ended.json() {
+            let inputs = match object["in"].clone() {
+                Value::Array(inputs) => inputs,
+                input => vec![input],
+            };
+            let status = object["status"].as_str().unwrap();
+            let statuses = ["ok", "failed", "unfinished"];
+            told[statuses.iter().position(|known| *known == status).unwrap()] += inputs.len();
+            for input in inputs {
+                assert!(seen.insert(input.to_string()), "{input} twice with {halt}");
+            }
+        }
+        let [_, ok, failed, unfinished] = ended.account().unwrap();
+        assert_eq!(told.map(|count| count as u64), [ok, failed, unfinished], "{halt}");
+    }
+}
+
+#[test]
 fn a_batch_left_unfinished_has_each_of_its_items_told() {
     let world = World::with(
         "[[stage]]\nname = \"s\"\nworkers = 1\nrun = \"sh -c 'test $0 != b'\"\n\
