@@ -152,7 +152,8 @@ pub(crate) fn add_all(
         .iter()
         .zip(&mut widths)
         .filter(|(stage, _)| matches!(stage.work, Work::Run(_) | Work::Shell(_) | Work::Pipe(_)));
-    let mut of_processes: Vec<&mut usize> = of_processes.map(|(_, width)| width).collect();
+    let mut of_processes: Vec<(&mut usize, u64)> =
+        of_processes.map(|(stage, width)| (width, room::of_each_job(stage))).collect();
     room::fit(&mut of_processes, shop.reporter.console());
     let step = |index: usize| Step {
         workers: widths[index],

@@ -6,32 +6,44 @@
 
 use rustix::process::{Resource, getrlimit};
 
-use crate::report::Console;
-
-/// What we hold of each job: the process, and an end of each output.
-const OF_EACH_JOB: u64 = 3;
+use crate::{
+    report::Console,
+    spec::{Stage, Work},
+};
 
 /// What is left for everything else: a quarter, within these bounds.
 const LEFT: [u64; 2] = [40, 256];
 
+/// The most files that we hold for each job of a stage: the process, and an
+/// end of each output; of a file that is made, it, its folder, and a copy.
+pub(super) fn of_each_job(stage: &Stage) -> u64 {
+    let further = match &stage.work {
+        Work::Pipe(commands) => commands.len() as u64 - 1,
+        _ => 0,
+    };
+    3 + further + u64::from(stage.stdin) + if stage.to.is_some() { 3 } else { 0 }
+}
+
 /// Cuts the workers of the stages that start processes, so that all of them
-/// together find room, and says so. Each keeps at least one.
-pub(super) fn fit(widths: &mut [&mut usize], console: &Console) {
-    let wanted: usize = widths.iter().map(|width| **width).sum();
+/// together find room, and says so. Each keeps at least one. Each width comes
+/// with the files of a job.
+pub(super) fn fit(widths: &mut [(&mut usize, u64)], console: &Console) {
+    let files: u128 = widths.iter().map(|(width, each)| files(**width, *each)).sum();
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    if wanted <= room(limit) {
+    if files <= room(limit) {
         return;
     }
-    let needed = LEFT[1].saturating_add((wanted as u64).saturating_mul(OF_EACH_JOB));
+    let needed = u64::try_from(files).unwrap_or(u64::MAX).saturating_add(LEFT[1]);
     let limit = paceline_process::raise_descriptor_limit(needed);
     let room = room(limit);
-    if wanted <= room {
+    if files <= room {
         return;
     }
-    for width in widths.iter_mut() {
-        **width = share(**width, wanted, room);
+    let wanted: usize = widths.iter().map(|(width, _)| **width).sum();
+    for (width, _) in widths.iter_mut() {
+        **width = share(**width, files, room);
     }
-    let jobs: usize = widths.iter().map(|width| **width).sum();
+    let jobs: usize = widths.iter().map(|(width, _)| **width).sum();
     let noun = if jobs == 1 { "job" } else { "jobs" };
     console.line(&format!(
         "note: {jobs} {noun} at once and not {wanted}, since only {limit} files may be open; see \
@@ -39,15 +51,18 @@ pub(super) fn fit(widths: &mut [&mut usize], console: &Console) {
     ));
 }
 
-fn room(limit: u64) -> usize {
-    let left = (limit / 4).clamp(LEFT[0], LEFT[1]);
-    let room = (limit.saturating_sub(left) / OF_EACH_JOB).max(1);
-    usize::try_from(room).unwrap_or(usize::MAX)
+fn files(width: usize, each: u64) -> u128 {
+    width as u128 * u128::from(each)
 }
 
-fn share(width: usize, wanted: usize, room: usize) -> usize {
-    let share = width as u128 * room as u128 / wanted as u128;
-    usize::try_from(share).unwrap_or(usize::MAX).max(1)
+/// How many files jobs may hold.
+fn room(limit: u64) -> u128 {
+    let left = (limit / 4).clamp(LEFT[0], LEFT[1]);
+    u128::from(limit.saturating_sub(left))
+}
+
+fn share(width: usize, files: u128, room: u128) -> usize {
+    usize::try_from(width as u128 * room / files).unwrap_or(usize::MAX).max(1)
 }
 
 #[cfg(test)]
@@ -55,13 +70,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_takes_three_files_and_the_rest_a_quarter() {
+    fn jobs_have_the_files_that_are_not_left_for_the_rest() {
         let rooms = [20, 64, 256, 1024, 20_000].map(room);
-        assert_eq!(rooms, [1, 8, 64, 256, 6581]);
+        assert_eq!(rooms, [0, 24, 192, 768, 19_744]);
     }
 
     #[test]
     fn stages_share_the_room_as_they_would_have_shared_the_jobs() {
-        assert_eq!([300, 100, 1].map(|width| share(width, 401, 40)), [29, 9, 1]);
+        let all = files(401, 3);
+        assert_eq!([300, 100, 1].map(|width| share(width, all, 120)), [29, 9, 1]);
+        assert_eq!(share(usize::MAX, files(usize::MAX, 6), 768), 128);
     }
 }

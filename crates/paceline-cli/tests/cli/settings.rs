@@ -158,3 +158,14 @@ fn a_batch_after_another_stage_has_all_its_results() {
     let ended = world.run(["a", "b"]).end().exits(0).counts(2, 2, 0, 0);
     assert_eq!(ended.lines(), ["1: A B + a b + A B / A B"]);
 }
+
+#[test]
+fn no_item_fails_because_the_open_files_are_few() {
+    for stage in ["run = \"cat\"", "run = \"cat\"\nto = \"made/{}\"", "pipe = [\"cat\", \"cat\"]"] {
+        let world = World::with(&format!(
+            "[[stage]]\nname = \"s\"\nworkers = 200\nstdin = true\n{stage}\n"
+        ));
+        let script = "ulimit -n 96; seq 300 | \"$PACELINE\" run p.toml";
+        world.sh(script).end().exits(0).counts(300, 300, 0, 0);
+    }
+}
