@@ -126,7 +126,6 @@ fn a_leaky_job_keeps_its_status_and_is_told() {
 }
 
 #[test]
-#[ignore = "what leaves its group is not swept up yet"]
 fn what_a_job_leaves_behind_is_ended_and_is_no_leak() {
     let world = World::with(
         "[[stage]]\nname = \"s\"\nshell = \"setsid sleep 100 >/dev/null 2>&1 & sleep 100 >/dev/null 2>&1 & echo said\"",

@@ -58,7 +58,7 @@ fn a_second_signal_kills_at_once() {
 fn a_job_that_ignores_term_is_killed_after_its_grace() {
     let world = World::with(
         "[[stage]]\nname = \"s\"\ngrace = \"200ms\"\n\
-         shell = \"trap '' TERM INT HUP; touch started; sleep 100; sleep 100\"",
+         shell = \"trap '' TERM INT HUP; (setsid sleep 100 &); touch started; sleep 100; sleep 100\"",
     );
     let mut run = world.run(["a"]).start();
     run.until("the job's start", || world.has("started"));
