@@ -76,7 +76,7 @@ fn every_signal_is_told_as_it_is() {
     ];
     let input: String = signals.iter().map(|signal| format!("{signal}\n")).collect();
     let script = "ulimit -c 0; kill -$1 $$; exit 99";
-    let ended = world.each(["-q", "--json", "bash", "-c", script, "bash"]).input(input).end();
+    let ended = world.each(["-q", "--json", "sh", "-c", script, "sh"]).input(input).end();
     for (signal, object) in signals.iter().zip(ended.exits(1).json()) {
         let error = &object["error"];
         assert_eq!((&error["kind"], &error["signal"]), (&"signal".into(), &(*signal).into()));
@@ -132,4 +132,15 @@ fn items_left_unfinished_come_at_the_end() {
     assert_eq!(first_unfinished as u64, ok + failed);
     assert!(unfinished > 0 && statuses[first_unfinished..].iter().all(|s| *s == "unfinished"));
     assert_eq!(objects[first_unfinished]["error"]["kind"], "cancelled");
+}
+
+#[test]
+fn a_failure_on_its_way_when_the_run_is_halted_is_told_all_the_same() {
+    let world = World::new();
+    for _ in 0..5 {
+        let words = ["-j1", "--halt", "soon", "--then", "true", "--json", "false"];
+        let ended = world.each(words).input(numbers(5)).end().exits(3).counts(5, 0, 1, 4);
+        assert_eq!(ended.json()[0]["error"]["code"], 1, "{}", ended.text());
+        assert_eq!(ended.lines().len(), 5);
+    }
 }

@@ -77,7 +77,11 @@ impl<T> Feed<'_, T> {
             chunk.took(self.outbox.len().max(1), self.core.clock.now().saturating_sub(started));
             self.hand_over().await;
             if is_at_end {
-                return Ok(true);
+                // A source may give up waiting because the run is being stopped.
+                if self.core.stop.level() == StopLevel::None {
+                    return Ok(true);
+                }
+                break;
             }
         }
         // A source that knows that it is empty has ended all the same.
