@@ -41,6 +41,9 @@ const MAX_SLOTS: usize = 65_536;
 const SECOND_LOOKS: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(200)];
 
+/// How many of the newest processes are looked at first in each pass.
+const NEWEST: usize = 16;
+
 /// However many there are, and whatever the kernel holds on to.
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -217,7 +220,20 @@ fn clean_up(run: &str, jobs: &[Entry]) {
 fn kill_all(run: &str, groups: &HashMap<i32, Entry>) -> usize {
     let me = i32::try_from(process::id()).unwrap_or(0);
     let user = proc::user(me);
-    let processes: HashMap<i32, Stat> = proc::all()
+    let mut pids = proc::all();
+    // The newest first, and at once: one that forks and ends for ever is
+    // gone by the time that all have been looked at.
+    pids.sort_unstable_by(|one, other| other.cmp(one));
+    let mut hasty = 0;
+    for pid in pids.iter().take(NEWEST).copied().filter(|pid| *pid > 1 && *pid != me) {
+        if let Some(stat) = Stat::of(pid)
+            && proc::mark(pid, run).is_some()
+        {
+            proc::kill(pid, &stat);
+            hasty += 1;
+        }
+    }
+    let processes: HashMap<i32, Stat> = pids
         .into_iter()
         .filter(|pid| *pid > 1 && *pid != me && proc::user(*pid) == user)
         .filter_map(|pid| Some((pid, Stat::of(pid)?)))
@@ -258,5 +274,5 @@ fn kill_all(run: &str, groups: &HashMap<i32, Entry>) -> usize {
     for pid in &found {
         proc::kill(*pid, &processes[pid]);
     }
-    found.len()
+    hasty + found.len()
 }

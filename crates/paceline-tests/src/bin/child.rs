@@ -138,6 +138,14 @@ fn main() -> io::Result<()> {
         "hostile" => hostile(&arguments[1], &arguments[2]),
         // One of those: leaves a file with its number, then holds.
         "survivor" => survive(&arguments[1], arguments.get(2).map_or("", String::as_str)),
+        // Is never the same process for long.
+        "hop" => {
+            rustix::process::setsid()?;
+            if let Some(directory) = arguments.get(1) {
+                leave_number_in(directory)?;
+            }
+            grandchild(&["hop"])?.stdout(Stdio::null()).spawn().map(drop)
+        }
         // Uses so many bytes of memory and some processor time.
         "use-memory" => {
             let memory = vec![1_u8; number()];
@@ -240,6 +248,7 @@ fn hostile(kind: &str, directory: &str) -> io::Result<()> {
             shell.args(["-c", script]).arg(env::current_exe()?).arg(directory);
             shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         }
+        "hops" => drop(grandchild(&["hop", directory])?.stdout(Stdio::null()).spawn()?),
         other => return Err(io::Error::other(format!("no kind `{other}`"))),
     }
     while fs::read_dir(directory)?.count() < expected {
@@ -259,18 +268,21 @@ fn survive(directory: &str, how: &str) -> io::Result<()> {
         }
         _ => {}
     }
-    // Renamed into place, so that whoever sees the file can read it.
-    let me = rustix::process::getpid();
+    leave_number_in(directory)?;
+    if how == "stop" {
+        rustix::process::kill_process(rustix::process::getpid(), Signal::STOP)?;
+    }
+    hold()
+}
+
+fn leave_number_in(directory: &str) -> io::Result<()> {
     // Not `process::id`: in a namespace that is another number than here.
     let number = fs::read_link("/proc/self")?;
     let stat = fs::read_to_string("/proc/self/stat")?;
     let hidden = format!("{directory}/../{}.new", number.display());
     fs::write(&hidden, stat)?;
-    fs::rename(hidden, format!("{directory}/{}", number.display()))?;
-    if how == "stop" {
-        rustix::process::kill_process(me, Signal::STOP)?;
-    }
-    hold()
+    // Renamed into place, so that whoever sees the file can read it.
+    fs::rename(hidden, format!("{directory}/{}", number.display()))
 }
 
 /// Waits for something that has no event: a file of another process.

@@ -1,7 +1,10 @@
 //! F8: ten ways not to end, and every end that a job or its runner can come to.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal};
 
 use super::keeper::{Keeper, Survivors, command};
@@ -132,6 +135,35 @@ fn the_guard_outlives_what_asks_it_to_end() {
         let deadline = Instant::now() + SECOND;
         keeper.kill();
         survivors.die_by(deadline, "setsid");
+    });
+}
+
+/// No kill by number can hit it for certain, only one after another.
+#[test]
+fn not_even_a_process_that_forks_and_ends_for_ever_outlives_its_job() {
+    run(|world| {
+        for (index, ending) in ["normal", "stop", "drop", "killed"].into_iter().enumerate() {
+            let directory = world.path(&format!("hops-{index}"));
+            let hops = Survivors::in_directory(directory);
+            let arguments = ["end", ending, "hops", hops.directory()];
+            // Each of them holds the writing end.
+            let (reader, writer) = std::io::pipe().unwrap();
+            let held = File::from(OwnedFd::from(writer));
+            let with_held = command(world, &arguments).stderr(held);
+            let mut keeper = Keeper::start(with_held);
+            let line = keeper.line();
+            assert!(line.starts_with("ready "), "{ending}: `{line}`");
+            if ending == "killed" {
+                keeper.kill();
+            } else {
+                let line = keeper.line();
+                assert!(line.ends_with(" []"), "{ending}: `{line}`");
+                keeper.finish();
+            }
+            let mut closed = [PollFd::new(&reader, PollFlags::empty())];
+            let second = Timespec { tv_sec: 1, tv_nsec: 0 };
+            assert_eq!(poll(&mut closed, Some(&second)), Ok(1), "{ending}: it lives on");
+        }
     });
 }
 
