@@ -28,15 +28,17 @@
 //!
 //! Whichever way a child ends (by itself, by [`Child::stop`], by dropping the
 //! handle), what is left in its process group is killed and every child is
-//! reaped. Processes that leave the group (`setsid`) are beyond this crate,
-//! and so is what happens when this program itself is killed.
+//! reaped. In a program that has called [`init`] the same goes for descendants
+//! that left the group (`setsid`), and a guard does it when the program itself
+//! is killed. What is covered, and what is not, is told by [`coverage`].
 //!
 //! # Signals
 //!
 //! Nobody else in the program may reap these children (no `waitpid(-1)`). If
 //! SIGCHLD is ignored when a child is started, its default is restored, for
 //! the kernel would throw the exit status away. Children inherit blocked and
-//! ignored signals, but for SIGPIPE, which is at its default in them.
+//! ignored signals, but for SIGPIPE, which is at its default in them; after
+//! [`init`] they inherit none but an ignored SIGHUP.
 
 mod capture;
 mod chain;

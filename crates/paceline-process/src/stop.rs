@@ -5,7 +5,7 @@
 //! the group is alive, and after KILL the same is waited for. Output is read
 //! all the while, since a child may have something to say in the end.
 //!
-//! Not here: processes that left the group.
+//! Not here: processes that left the group (`sweep.rs`).
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
