@@ -114,8 +114,16 @@ fn start(run: &str) -> io::Result<Guard> {
     Ok(Guard { pid: guard.id(), pipe: writer, table, slots })
 }
 
-/// Kills what still runs, and spares the guard its search if nothing does.
 extern "C" fn leave_clean() {
+    end_jobs();
+}
+
+/// Kills all jobs and strays, and lets the guard go if there were none.
+///
+/// Happens by itself when the program exits. One that is about to end by a
+/// signal calls it before; it must start no jobs afterwards. It does not wait
+/// for the dying: [`settle`](crate::settle) does.
+pub fn end_jobs() {
     // A fork of this program that ends is not the program.
     if !program::get().is_some_and(Program::is_this_process) {
         return;
@@ -128,7 +136,9 @@ extern "C" fn leave_clean() {
     sweep::sweep();
     if let Some(Ok(guard)) = GUARD.get()
         && was_idle
-        && program::get().is_some_and(|program| program.is_childless())
+        && program::get().is_some_and(Program::is_childless)
+        // Writing to nobody could be a deadly signal.
+        && guard.is_running()
     {
         // Without it the guard finds out by itself.
         let _ = linux::write_some(&guard.pipe, CLEAN);
