@@ -188,6 +188,7 @@ fn act(controls: &Controls, seen: &Seen, signal: i32) {
 
 /// Ends this process by `signal`, as if it had never been caught.
 pub(crate) fn end_by(signal: i32) -> u8 {
+    paceline_process::end_jobs();
     // Comes back only if the signal does not end a process.
     let _ = low_level::emulate_default_handler(signal);
     128_u8.saturating_add(u8::try_from(signal).unwrap_or(0))
