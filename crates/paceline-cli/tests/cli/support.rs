@@ -295,13 +295,6 @@ impl Started<'_> {
         format!("processes: {family:?}, stderr: {}", String::from_utf8_lossy(&stderr))
     }
 
-    /// The most memory that the program has had, in KiB.
-    pub(crate) fn most_memory(&self) -> Option<u64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().trim_end_matches(" kB").parse().ok()
-    }
-
     /// Waits for the end.
     pub(crate) fn end(mut self) -> Ended {
         if !self.has_ended_after(LIMIT) {

@@ -39,3 +39,10 @@ impl World {
 fn numbers(last: u32) -> String {
     (1..=last).map(|number| format!("{number}\n")).collect()
 }
+
+/// The most memory that a program that runs has had, in KiB.
+fn most_memory(started: &support::Started<'_>) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", started.child.id())).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}

@@ -39,7 +39,7 @@ fn memory_is_bounded_however_late_the_first_job_is() {
     world.gate("gate").write_all(b"\n").unwrap();
     let mut most = 0;
     started.until("the last", || world.has(format!("seen/{JOBS}").as_str()));
-    most = most.max(started.most_memory().unwrap_or(0));
+    most = most.max(crate::most_memory(&started).unwrap_or(0));
     assert!(most < 64 << 10, "{most} KiB");
     assert_eq!(started.end().exits(0).stdout.len(), JOBS * 100_000);
 }
