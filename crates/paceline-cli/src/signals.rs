@@ -8,7 +8,7 @@
 //! still runs after a second is killed.
 
 use std::{
-    io::{self, Read},
+    io,
     os::{fd::AsFd, unix::net::UnixStream},
     sync::{
         Arc, OnceLock,
@@ -26,6 +26,7 @@ use rustix::{
 };
 use signal_hook::{
     consts::{SIGCONT, SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2},
+    iterator::{backend::SignalDelivery, exfiltrator::SignalOnly},
     low_level,
 };
 
@@ -80,23 +81,19 @@ impl Watch {
     ///
     /// If the process can have no more descriptors or threads.
     pub(crate) fn begin(controls: Controls) -> io::Result<Self> {
-        let mut signals = Vec::new();
-        for signal in [SIGUSR1, SIGUSR2, SIGINT, SIGTERM, SIGHUP, SIGTSTP, SIGCONT] {
-            if signal == SIGHUP && paceline_process::init(Options::default()).outlives_hangup() {
-                // Under nohup the user has asked to outlive the terminal.
-                continue;
-            }
-            let (reader, writer) = UnixStream::pair()?;
-            low_level::pipe::register(signal, writer)?;
-            reader.set_nonblocking(true)?;
-            signals.push((signal, reader));
+        let mut signals = vec![SIGUSR1, SIGUSR2, SIGINT, SIGTERM, SIGTSTP, SIGCONT];
+        // Under nohup the user has asked to outlive the terminal.
+        if !paceline_process::init(Options::default()).outlives_hangup() {
+            signals.push(SIGHUP);
         }
+        let (reader, writer) = UnixStream::pair()?;
+        let signals = SignalDelivery::with_pipe(reader, writer, SignalOnly, &signals)?;
         let (closed, open) = UnixStream::pair()?;
         let seen = Arc::new(Seen::default());
         let shared = seen.clone();
         let thread = thread::Builder::new()
             .name("signals".into())
-            .spawn(move || watch(&controls, &signals, &closed, &shared))?;
+            .spawn(move || watch(&controls, signals, &closed, &shared))?;
         Ok(Self { seen, open: Some(open), thread: Some(thread) })
     }
 
@@ -116,12 +113,19 @@ impl Drop for Watch {
     }
 }
 
-fn watch(controls: &Controls, signals: &[(i32, UnixStream)], closed: &UnixStream, seen: &Seen) {
+fn watch(
+    controls: &Controls,
+    mut signals: SignalDelivery<UnixStream, SignalOnly>,
+    closed: &UnixStream,
+    seen: &Seen,
+) {
     let stdout = io::stdout();
     let mut kill_in: Option<Duration> = None;
     loop {
-        let mut waits = vec![PollFd::new(closed, PollFlags::IN)];
-        waits.extend(signals.iter().map(|(_, reader)| PollFd::new(reader, PollFlags::IN)));
+        let mut waits = vec![
+            PollFd::new(closed, PollFlags::IN),
+            PollFd::new(signals.get_read(), PollFlags::IN),
+        ];
         if !seen.reader_gone.load(Ordering::SeqCst) {
             // No events are asked for: errors are told always, and all we want to know.
             waits.push(PollFd::from_borrowed_fd(stdout.as_fd(), PollFlags::empty()));
@@ -136,29 +140,19 @@ fn watch(controls: &Controls, signals: &[(i32, UnixStream)], closed: &UnixStream
             kill_in = None;
             controls.stop.kill();
         }
-        let happened: Vec<bool> = waits.iter().map(|wait| !wait.revents().is_empty()).collect();
-        if waits.get(1 + signals.len()).is_some_and(|wait| wait.revents().contains(PollFlags::ERR))
-        {
+        let is_over = !waits[0].revents().is_empty();
+        if waits.get(2).is_some_and(|wait| wait.revents().contains(PollFlags::ERR)) {
             seen.reader_gone.store(true, Ordering::SeqCst);
             controls.stop.cancel();
             kill_in = Some(READER_GONE_GRACE);
         }
-        for ((signal, reader), _) in
-            signals.iter().zip(&happened[1..]).filter(|(_, happened)| **happened)
-        {
-            for _ in 0..take(reader) {
-                act(controls, seen, *signal);
-            }
+        for signal in signals.pending() {
+            act(controls, seen, signal);
         }
-        if happened[0] {
+        if is_over {
             return;
         }
     }
-}
-
-/// Takes what has come in, and returns how often the signal was caught.
-fn take(mut reader: &UnixStream) -> usize {
-    reader.read(&mut [0; 64]).unwrap_or(0)
 }
 
 fn act(controls: &Controls, seen: &Seen, signal: i32) {

@@ -104,8 +104,8 @@ fn jobs_know_who_they_are() {
         .exits(0);
     let here = world.path("").canonicalize().unwrap();
     let lines = ended.lines();
-    assert_eq!(lines[0], "1 1 sh 1 32 32 kept");
-    assert_eq!(lines[2], "2 1 sh 1 32 32 kept");
+    assert_eq!(lines[0], "1 1 sh 1 32 36 kept");
+    assert_eq!(lines[2], "2 1 sh 1 32 36 kept");
     assert_eq!(std::path::Path::new(lines[1]), here);
 }
 
