@@ -127,45 +127,29 @@ impl<'s> EventLoops<'s> {
             // All other workers have ended: this one comes too late to find anything.
             return Ok(());
         }
-        if loops.len() < self.most {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|error| {
-                    Error::new(
-                        ErrorKind::Start,
-                        format!("could not start an event loop for `{name}`"),
-                    )
-                    .caused_by(error)
-                })?;
-            let event_loop = Arc::new(EventLoop {
-                added: Mutex::new(vec![work]),
-                is_finished: AtomicBool::new(false),
-                changed: Notice::default(),
-            });
-            let on_its_thread = event_loop.clone();
-            hosts.on_thread(name, move || {
-                // tokio lets one task do 128 operations at a turn. To it all workers of this
-                // loop are one task, and with thousands of them almost every turn is in vain.
-                runtime.block_on(tokio::task::unconstrained(on_its_thread.run()));
-                // A name look-up that cannot be stopped must not hold up the end of the run.
-                runtime.shutdown_timeout(Duration::from_millis(100));
-            })?;
-            loops.push(event_loop);
-            Ok(())
-        } else {
-            let next = self.next.fetch_add(1, Ordering::Relaxed) % loops.len();
-            let is_first = {
-                let mut added = lock(&loops[next].added);
-                added.push(work);
-                added.len() == 1
-            };
-            // The loop takes all that was added when it looks, so one notice is enough.
-            if is_first {
-                loops[next].changed.tell();
+        let started = (loops.len() < self.most).then(|| EventLoop::start(hosts, name));
+        let event_loop = match started {
+            Some(Ok(event_loop)) => {
+                loops.push(event_loop);
+                &loops[loops.len() - 1]
             }
-            Ok(())
+            Some(Err(error)) if loops.is_empty() => return Err(error),
+            // Where descriptors or threads are lacking, those there are do its work too.
+            Some(Err(_)) | None => {
+                let next = self.next.fetch_add(1, Ordering::Relaxed) % loops.len();
+                &loops[next]
+            }
+        };
+        let is_first = {
+            let mut added = lock(&event_loop.added);
+            added.push(work);
+            added.len() == 1
+        };
+        // The loop takes all that was added when it looks, so one notice is enough.
+        if is_first {
+            event_loop.changed.tell();
         }
+        Ok(())
     }
 
     fn finish(&self) {
@@ -178,7 +162,31 @@ impl<'s> EventLoops<'s> {
     }
 }
 
-impl EventLoop<'_> {
+impl<'s> EventLoop<'s> {
+    /// Starts a loop that waits for work.
+    fn start(hosts: &Hosts<'s, '_>, name: &str) -> Result<Arc<Self>, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(
+            |error| {
+                let what = format!("could not start an event loop for `{name}`");
+                Error::new(ErrorKind::Start, what).caused_by(error)
+            },
+        )?;
+        let event_loop = Arc::new(Self {
+            added: Mutex::default(),
+            is_finished: AtomicBool::new(false),
+            changed: Notice::default(),
+        });
+        let on_its_thread = event_loop.clone();
+        hosts.on_thread(name, move || {
+            // tokio lets one task do 128 operations at a turn. To it all workers of this
+            // loop are one task, and with thousands of them almost every turn is in vain.
+            runtime.block_on(tokio::task::unconstrained(on_its_thread.run()));
+            // A name look-up that cannot be stopped must not hold up the end of the run.
+            runtime.shutdown_timeout(Duration::from_millis(100));
+        })?;
+        Ok(event_loop)
+    }
+
     async fn run(&self) {
         let mut workers = FuturesUnordered::new();
         loop {

@@ -75,8 +75,10 @@ pub(crate) fn run<R>(
     if let Some(error) = core.take_error() {
         return Err(error);
     }
+    // What could not be started has no sink to answer to.
+    let output = output?;
     summary.check()?;
-    Ok((output?.expect("a sink that gives nothing has panicked"), summary))
+    Ok((output.expect("a sink that gives nothing has panicked"), summary))
 }
 
 /// Bounds the queues, from the source on.

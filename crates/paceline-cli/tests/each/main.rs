@@ -17,7 +17,7 @@ mod output;
 mod placeholders;
 mod status;
 
-use std::{ffi::OsStr, fs::File};
+use std::{ffi::OsStr, fs, fs::File, process::Child};
 
 use support::{Run, World};
 
@@ -35,14 +35,14 @@ impl World {
     }
 }
 
+/// The most memory that a program which still runs has had, in KiB.
+fn most_memory(program: &Child) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{}/status", program.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 /// The numbers up to `last`, each on a line, as `seq` has them.
 fn numbers(last: u32) -> String {
     (1..=last).map(|number| format!("{number}\n")).collect()
-}
-
-/// The most memory that a program that runs has had, in KiB.
-fn most_memory(started: &support::Started<'_>) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", started.child.id())).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim().trim_end_matches(" kB").parse().ok()
 }

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::{World, numbers};
+use crate::{World, most_memory, numbers};
 
 #[test]
 fn outputs_come_in_input_order_and_those_of_failed_jobs_too() {
@@ -37,9 +37,8 @@ fn memory_is_bounded_however_late_the_first_job_is() {
     // As many go on as there is room for outputs that wait; then they wait for the first.
     started.until("the others", || world.list("seen").len() >= 50);
     world.gate("gate").write_all(b"\n").unwrap();
-    let mut most = 0;
-    started.until("the last", || world.has(format!("seen/{JOBS}").as_str()));
-    most = most.max(crate::most_memory(&started).unwrap_or(0));
+    started.until("many", || world.has(&format!("seen/{}", JOBS - 200)));
+    let most = most_memory(&started.child);
     assert!(most < 64 << 10, "{most} KiB");
     assert_eq!(started.end().exits(0).stdout.len(), JOBS * 100_000);
 }
