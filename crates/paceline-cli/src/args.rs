@@ -71,6 +71,9 @@ pub(crate) struct Run {
     /// them; after N failures, or when N% of the items answered have failed
     #[arg(long, value_name = "soon|now[,fail=N|N%]")]
     pub(crate) halt: Option<HaltAt>,
+    /// Run each job in a PID namespace of its own, which nothing outlives
+    #[arg(long)]
+    pub(crate) isolate: bool,
 }
 
 /// Items are lines of standard input, unless `:::` or `-a` says otherwise.
@@ -137,6 +140,9 @@ pub(crate) struct Each {
     /// them; after N failures, or when N% of the items answered have failed
     #[arg(long, value_name = "soon|now[,fail=N|N%]")]
     pub(crate) halt: Option<HaltAt>,
+    /// Run each job in a PID namespace of its own, which nothing outlives
+    #[arg(long)]
+    pub(crate) isolate: bool,
     /// Begin each line of output with the item and a tab
     #[arg(long)]
     pub(crate) tag: bool,

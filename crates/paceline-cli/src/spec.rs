@@ -23,6 +23,8 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use paceline_process::Isolation;
+
 use crate::message::{Place, Problem, reason};
 use crate::source::{Interrupt, Items, Origin};
 use crate::template::{CommandTemplate, ShellTemplate, Template, UrlTemplate};
@@ -70,6 +72,8 @@ pub(crate) struct Stage {
     pub(crate) cwd: Option<PathBuf>,
     /// Set for the jobs, in the order of the names.
     pub(crate) env: Vec<(String, String)>,
+    /// How jobs are kept apart, if they are.
+    pub(crate) isolation: Option<Isolation>,
     /// All that decides what the stage makes of an item, in one spelling: for its hash.
     #[cfg_attr(not(test), expect(dead_code, reason = "what a resumed run compares"))]
     pub(crate) definition: String,
@@ -181,6 +185,7 @@ impl Stage {
             batch: None,
             cwd: None,
             env: Vec::new(),
+            isolation: None,
             definition: String::new(),
             place: nowhere.clone(),
             work_place: nowhere,
@@ -189,6 +194,11 @@ impl Stage {
 }
 
 impl Work {
+    /// Whether an item is the work of child processes of its own.
+    pub(crate) fn is_command(&self) -> bool {
+        matches!(self, Self::Run(_) | Self::Shell(_) | Self::Pipe(_))
+    }
+
     /// The key of the file that says this work.
     pub(crate) fn key(&self) -> &'static str {
         match self {

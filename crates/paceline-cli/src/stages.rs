@@ -148,10 +148,7 @@ pub(crate) fn add_all(
     last_prints: Prints,
 ) -> Pipeline<'static, Value, Value> {
     let mut widths: Vec<usize> = stages.iter().map(workers).collect();
-    let of_processes = stages
-        .iter()
-        .zip(&mut widths)
-        .filter(|(stage, _)| matches!(stage.work, Work::Run(_) | Work::Shell(_) | Work::Pipe(_)));
+    let of_processes = stages.iter().zip(&mut widths).filter(|(stage, _)| stage.work.is_command());
     let mut of_processes: Vec<(&mut usize, u64)> =
         of_processes.map(|(stage, width)| (width, room::of_each_job(stage))).collect();
     room::fit(&mut of_processes, shop.reporter.console());

@@ -113,6 +113,9 @@ fn line(stage: &Stage) -> String {
     if stage.ordered {
         line.push_str(", ordered");
     }
+    if stage.isolation.is_some() {
+        line.push_str(", isolated");
+    }
     line
 }
 

@@ -12,6 +12,8 @@ use std::{
     sync::Arc,
 };
 
+use paceline_process::Isolation;
+
 use crate::{
     args::{self, Width},
     commands::drive::{Input, Options, cannot_begin, drive, unlogged},
@@ -108,6 +110,7 @@ fn stages_of(args: &args::Each, command: &[OsString]) -> Result<Vec<Stage>, Prob
         stage.grace = args.grace.0;
         stage.retry = Retry { times: args.retries, backoff: args.backoff.0, ..Retry::default() };
         stage.stdin = args.stdin;
+        stage.isolation = args.isolate.then_some(Isolation::Pid);
         stages.push(stage);
     }
     let last = stages.len() - 1;

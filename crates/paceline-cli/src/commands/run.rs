@@ -2,6 +2,8 @@
 
 use std::{process::ExitCode, sync::Arc};
 
+use paceline_process::Isolation;
+
 use crate::{
     args,
     commands::{
@@ -22,8 +24,13 @@ use crate::{
 ///
 /// Whatever is wrong before anything is run.
 pub(crate) fn run(args: args::Run) -> Result<ExitCode, Problem> {
-    let file = spec::load(&args.file)?;
+    let mut file = spec::load(&args.file)?;
     check_supported(&file)?;
+    if args.isolate {
+        for stage in file.stages.iter_mut().filter(|stage| stage.work.is_command()) {
+            stage.isolation = Some(Isolation::Pid);
+        }
+    }
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
     let items = open_items(&file, args.inputs, &interrupt)?;
 

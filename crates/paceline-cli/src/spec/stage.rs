@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use paceline_process::Isolation;
+
 use crate::message::Place;
 use crate::template::{Template, is_reserved};
 
@@ -10,9 +12,9 @@ use super::texts::{Out, Scope, template};
 use super::tree::{Fault, Span, Table, Value};
 use super::{Stage, Work, Workers, retry, work};
 
-const KEYS: [&str; 20] = [
+const KEYS: [&str; 21] = [
     "name", "run", "shell", "pipe", "serve", "python", "fetch", "resize", "put", "to", "workers",
-    "queue", "timeout", "grace", "retry", "stdin", "ordered", "batch", "cwd", "env",
+    "queue", "timeout", "grace", "retry", "stdin", "ordered", "batch", "cwd", "env", "isolate",
 ];
 
 /// What of a stage decides what it makes of an item.
@@ -74,6 +76,7 @@ pub(super) fn read(
         batch: table.get("batch").map(|value| retry::batch(&value)).transpose()?,
         cwd: table.get("cwd").map(|cwd| Ok(PathBuf::from(cwd.filled_string()?))).transpose()?,
         env: table.get("env").map_or(Ok(Vec::new()), |env| read_env(&env))?,
+        isolation: table.get("isolate").map(|value| isolation(&value)).transpose()?,
         definition,
         place: place(name_value.span()),
         work_place: place(table.get(kind).map_or(0..0, |value| value.key_span())),
@@ -127,6 +130,15 @@ fn positive(value: &Value<'_>) -> Result<Duration, Fault> {
     }
 }
 
+fn isolation(value: &Value<'_>) -> Result<Isolation, Fault> {
+    match value.string()? {
+        "pid" => Ok(Isolation::Pid),
+        other => Err(value
+            .fault(format!("{} cannot be `{other}`", value.what()))
+            .hint("write `\"pid\"`, or leave it out".to_owned())),
+    }
+}
+
 fn read_env(value: &Value<'_>) -> Result<Vec<(String, String)>, Fault> {
     let mut env = Vec::new();
     for (name, value) in value.table()?.entries() {
@@ -145,12 +157,13 @@ fn read_env(value: &Value<'_>) -> Result<Vec<(String, String)>, Fault> {
 
 /// Refuses the keys that mean nothing with this kind of work.
 fn check_fit(table: &Table<'_>, work: &Work) -> Result<(), Fault> {
-    let is_command = matches!(work, Work::Run(_) | Work::Shell(_) | Work::Pipe(_));
+    let is_command = work.is_command();
     let is_process = is_command || matches!(work, Work::Serve(_) | Work::Python(_));
     let key = work.key();
     for (unfit, fits, with) in [
         ("stdin", is_command, "`run`, `shell` and `pipe`"),
         ("batch", is_command, "`run`, `shell` and `pipe`"),
+        ("isolate", is_command, "`run`, `shell` and `pipe`"),
         ("cwd", is_process, "commands and worker processes"),
         ("env", is_process, "commands and worker processes"),
         ("to", !matches!(work, Work::Put(_)), "work that makes a file"),

@@ -74,6 +74,7 @@ fn what_is_left_out_has_its_default() {
     assert_eq!(stage.grace, Duration::from_secs(5));
     assert_eq!(stage.retry, Retry::default());
     assert!(!stage.stdin && !stage.ordered && stage.env.is_empty() && stage.cwd.is_none());
+    assert_eq!(stage.isolation, None);
     assert_eq!(read("[[stage]]\nname='a'\nrun='b'").unwrap().name, "pipeline");
 }
 
@@ -93,9 +94,26 @@ fn every_kind_of_work_is_read() {
         "run = \"cp {} {out}\"\nto = \"{}.bak\"",
         "run = \"a\"\nbatch = { items = 3, wait = \"1s\" }",
         "run = \"a\"\nenv = { A = \"b\" }\ncwd = \"x\"\nstdin = true\nordered = true\nqueue = 1",
+        "pipe = [\"a\", \"b\"]\nisolate = \"pid\"",
         "run = \"a\"\ntimeout = 1.5\ngrace = 0\nworkers = \"auto\"",
     ] {
         stage(lines).unwrap_or_else(|problem| panic!("{lines}: {problem}"));
+    }
+}
+
+#[test]
+fn jobs_are_isolated_in_one_way_and_only_where_there_are_some() {
+    use paceline_process::Isolation;
+    let isolated = stage("run = \"a\"\nisolate = \"pid\"").unwrap();
+    assert_eq!(isolated.isolation, Some(Isolation::Pid));
+    for (lines, message) in [
+        ("run = \"a\"\nisolate = \"net\"", "`isolate` of stage `a` cannot be `net`"),
+        ("run = \"a\"\nisolate = true", "`isolate` of stage `a`"),
+        ("fetch = \"{}\"\nto = \"x\"\nisolate = \"pid\"", "`isolate` means nothing with `fetch`"),
+        ("serve = \"a\"\nisolate = \"pid\"", "`isolate` means nothing with `serve`"),
+    ] {
+        let told = stage(lines).unwrap_err().render(false);
+        assert!(told.contains(message), "{told}");
     }
 }
 

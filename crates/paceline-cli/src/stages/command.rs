@@ -132,6 +132,9 @@ impl Commands {
             None if self.step.prints == Prints::Directly => {}
             None => command = command.stderr(Stderr::Capture),
         }
+        if let Some(isolation) = stage.isolation {
+            command = command.isolate(isolation);
+        }
         for (name, value) in environment {
             command = command.env(name, value);
         }

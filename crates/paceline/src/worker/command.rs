@@ -231,7 +231,9 @@ fn not_started(error: Error) -> Fault {
             Fault::new(FailureKind::NotExecutable, error).permanent()
         }
         ErrorKind::TooLong => Fault::new(FailureKind::TooLong, error).permanent(),
-        ErrorKind::NulInArgument | ErrorKind::BadCwd { .. } => io_trouble(error).permanent(),
+        ErrorKind::NulInArgument | ErrorKind::BadCwd { .. } | ErrorKind::NotSupported { .. } => {
+            io_trouble(error).permanent()
+        }
         _ => io_trouble(error),
     }
 }

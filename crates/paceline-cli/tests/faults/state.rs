@@ -1,0 +1,225 @@
+//! A program started in an odd state works all the same, and so do its jobs.
+
+use rustix::process::Signal;
+
+use crate::{
+    hostile::open,
+    say,
+    support::{Run, World},
+    watched,
+};
+
+/// Three jobs, of which one fails, that leave files.
+const EACH: &str = "exec \"$PACELINE\" each -j2 sh -c 'touch \"$D/$1\"; test $1 != b' sh ::: a b c";
+
+fn script<'w>(world: &'w World, before: &str) -> Run<'w> {
+    std::fs::create_dir(world.path("d")).unwrap();
+    world.sh(&format!("{before}\n{EACH}")).env("D", world.path("d").to_str().unwrap())
+}
+
+/// Runs the three jobs after `before`, and asserts what they come to.
+#[track_caller]
+fn works_after(before: &str) {
+    let world = World::new();
+    let ended = script(&world, before).end();
+    assert_eq!(ended.code, Some(1), "{before}: {:?}", ended);
+    assert_eq!(world.list("d"), ["a", "b", "c"], "{before}");
+}
+
+#[test]
+fn any_standard_stream_may_be_closed() {
+    watched(|| {
+        for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&-", "0<&- 2>&-", "1>&- 2>&-"] {
+            works_after(&format!("exec {closed}"));
+        }
+        works_after("exec 0<&- 1>&- 2>&-");
+    });
+}
+
+#[test]
+fn results_that_cannot_be_written_since_the_output_is_closed_are_an_error() {
+    watched(|| {
+        let world = World::new();
+        let run = world.sh("exec \"$PACELINE\" each echo ::: a b 1>&-");
+        run.end().exits(4).says("could not write to standard output");
+        let run = world.sh("exec \"$PACELINE\" each -u echo ::: a b 1>&-");
+        assert_ne!(run.end().code, Some(0));
+        let run = world.sh("exec \"$PACELINE\" each --json true ::: a b 1>&-");
+        run.end().exits(4).says("could not write to standard output");
+        let world = World::with("[[stage]]\nname = \"s\"\nrun = \"echo\"\n");
+        world.sh("exec \"$PACELINE\" run p.toml a 1>&-").end().exits(4);
+    });
+}
+
+#[test]
+fn a_closed_input_is_an_empty_one_or_an_error_but_never_another_file() {
+    watched(|| {
+        let world = World::new();
+        let ended = world.sh("exec \"$PACELINE\" each echo 0<&-").end();
+        assert!(matches!(ended.code, Some(0 | 2 | 4)), "{ended:?}");
+        assert!(ended.stdout.is_empty());
+    });
+}
+
+#[test]
+fn jobs_have_standard_streams_and_nothing_else_whatever_is_closed() {
+    watched(|| {
+        for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-", "7< /dev/null"] {
+            let world = World::new();
+            let list = "ls /proc/self/fd | tr '\\n' ' ' > fds; true";
+            let run =
+                world.sh(&format!("exec {closed}\nexec \"$PACELINE\" each sh -c '{list}' ::: a"));
+            run.end().exits(0);
+            // The last one is the folder that is being listed.
+            assert_eq!(world.read("fds"), "0 1 2 3 ", "{closed}");
+        }
+    });
+}
+
+#[test]
+fn ignored_and_blocked_signals_are_neither_for_jobs() {
+    watched(|| {
+        for before in [
+            "trap '' CHLD",
+            "trap '' INT TERM HUP QUIT PIPE USR1 USR2 CHLD ALRM TSTP CONT",
+            "set -- env --block-signal=INT,TERM,HUP,CHLD,PIPE,USR1,TSTP,CONT",
+            "set -- env --ignore-signal=CHLD,PIPE --block-signal=TERM",
+        ] {
+            let world = World::new();
+            let look = "grep -E \"Sig(Blk|Ign)\" /proc/self/status > masks; exit 7";
+            let run = world.sh(&format!(
+                "{before}\nexec \"$@\" \"$PACELINE\" each --json sh -c '{look}' ::: a"
+            ));
+            let object = run.end().exits(1).json().remove(0);
+            assert_eq!(object["error"]["code"], 7, "{before}: {object}");
+            let masks = world.read("masks");
+            let is_clean = masks.lines().all(|line| line.ends_with("\t0000000000000000"));
+            assert!(is_clean, "{before}: {masks}");
+        }
+    });
+}
+
+#[test]
+fn blocked_signals_stop_a_run_all_the_same() {
+    watched(|| {
+        let world = World::new();
+        let run = "exec env --block-signal=TERM,INT \"$PACELINE\" each \
+                   sh -c 'touch up; exec sleep 1000' ::: a";
+        let mut run = world.sh(run).start();
+        run.until("the start", || world.has("up"));
+        run.signal(Signal::TERM);
+        run.end().ends_by(Signal::TERM).counts(1, 0, 0, 1);
+    });
+}
+
+#[test]
+fn the_folder_may_be_gone() {
+    watched(|| works_after("mkdir gone; cd gone; rmdir ../gone"));
+}
+
+#[test]
+fn there_need_be_no_home_and_no_environment() {
+    watched(|| {
+        works_after("unset HOME");
+        works_after("unset HOME USER LOGNAME LANG TERM TMPDIR SHELL");
+        let world = World::new();
+        let run = world.sh("exec env -i \"$PACELINE\" each sh -c 'touch \"$1\"' sh ::: a");
+        run.end().exits(0);
+        assert!(world.has("a"));
+    });
+}
+
+#[test]
+fn the_umask_may_forbid_everything() {
+    watched(|| {
+        works_after("umask 777");
+        let world = World::new();
+        let options = "--line-buffered --joblog log";
+        let run = world.sh(&format!("umask 777; exec \"$PACELINE\" each {options} echo ::: a b"));
+        assert_eq!(run.end().exits(0).sorted(), ["a", "b"]);
+        let run = world
+            .sh("umask 777; exec \"$PACELINE\" each -k sh -c 'head -c 2000000 /dev/zero' ::: a");
+        assert_eq!(run.end().exits(0).stdout.len(), 2_000_000);
+    });
+}
+
+#[test]
+fn nohup_lets_a_run_and_its_jobs_outlive_the_terminal() {
+    watched(|| {
+        let world = World::new();
+        world.fifo("gate");
+        let script = "touch up; read x < gate; echo $1";
+        let run = format!("exec nohup \"$PACELINE\" each sh -c '{script}' sh ::: a");
+        let mut run = world.sh(&run).start();
+        run.until("the start", || world.has("up"));
+        run.signal(Signal::HUP);
+        run.signal(Signal::USR1);
+        open(&world, "gate");
+        assert_eq!(run.end().exits(0).lines(), ["a"]);
+    });
+}
+
+#[test]
+fn few_descriptors_mean_fewer_jobs_and_no_failed_ones() {
+    watched(|| {
+        let world = World::new();
+        let each = "seq 300 | prlimit --nofile=64:64 \"$PACELINE\" each -j100 echo";
+        assert_eq!(world.sh(each).end().exits(0).lines().len(), 300);
+    });
+}
+
+#[test]
+fn a_clock_that_is_set_does_not_disturb_timeouts() {
+    watched(|| {
+        let world = World::new();
+        if world.sh("command -v faketime").end().code != Some(0) {
+            say("SKIPPED, since there is no `faketime`");
+            return;
+        }
+        for shift in ["-1h", "+1d"] {
+            let run = format!(
+                "exec faketime --exclude-monotonic -f '{shift}' \"$PACELINE\" each --timeout 20 \
+                 -k sh -c 'echo $1' sh ::: a b c"
+            );
+            assert_eq!(world.sh(&run).end().exits(0).lines(), ["a", "b", "c"], "{shift}");
+        }
+    });
+}
+
+#[test]
+fn what_items_hold_for_a_terminal_does_not_reach_it_in_our_lines() {
+    watched(|| {
+        const EVIL: &str = "a\x1b[31mred\x1b]0;title\x07\u{9b}2J\u{202e}\r\x08z";
+        let is_harmless = |text: &str| {
+            assert!(text.contains("red"), "it is told at all: {text}");
+            let wrong = text.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t');
+            assert_eq!(wrong, None, "{text:?}");
+            assert!(!text.contains('\u{202e}'), "{text:?}");
+        };
+        let world = World::new();
+        let each = |options: &[&str], command: &[&str]| {
+            let mut arguments = vec!["each", "--progress", "always"];
+            arguments.extend(options);
+            arguments.extend(command);
+            arguments.extend([":::", EVIL]);
+            world.paceline(arguments).end()
+        };
+        is_harmless(&each(&[], &["false"]).exits(1).stderr.replace(['\r', '\x1b'], ""));
+        is_harmless(&each(&["-q", "--tag"], &["echo", "x"]).exits(0).text().to_owned());
+        is_harmless(&each(&["--json"], &["true"]).exits(0).text().to_owned());
+        is_harmless(&each(&["--dry-run"], &["true"]).exits(0).text().to_owned());
+        let log = world.path("log");
+        each(&["--joblog", log.to_str().unwrap()], &["true"]).exits(0);
+        for program in [EVIL, "./no/\x1b[31mred"] {
+            let ended = world.paceline(["each", "--progress", "never", program, ":::", "a"]).end();
+            is_harmless(&ended.exits(1).stderr);
+        }
+        let leaky = "setsid sleep 1000 & kill -9 $$";
+        is_harmless(&each(&["--progress", "never"], &["sh", "-c", leaky, "sh"]).exits(1).stderr);
+        let world = World::with("[[stage]]\nname = \"s\"\nrun = \"false\"\n");
+        is_harmless(&world.run([EVIL]).end().exits(1).stderr);
+        is_harmless(world.paceline(["check", "p.toml", EVIL]).end().exits(0).text());
+        let missing = world.paceline(["run", "no\x1b[31mred.toml"]).end().exits(2);
+        is_harmless(&missing.stderr);
+    });
+}
