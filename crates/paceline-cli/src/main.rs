@@ -64,10 +64,17 @@ fn run(command: Command) -> Result<ExitCode, Problem> {
 }
 
 fn printed(written: io::Result<()>) -> ExitCode {
-    match written {
+    match written.and_then(|()| check_open()) {
         Ok(()) => ExitCode::from(exit_code::OK),
         Err(error) => unprinted(&error),
     }
+}
+
+/// Says whether there is a standard output. Where it was closed, what is
+/// written now vanishes without an error.
+fn check_open() -> io::Result<()> {
+    let is_closed = paceline_process::init(Options::default()).is_closed(1);
+    if is_closed { Err(io::Error::other("it is closed")) } else { Ok(()) }
 }
 
 /// How a command ends whose output could not be written.

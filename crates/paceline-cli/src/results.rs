@@ -48,7 +48,8 @@ pub(crate) enum Trouble {
 impl Results {
     /// Results of a run that `stop` stops and whose signals are `seen`.
     pub(crate) fn new(stop: Stop, seen: Arc<Seen>) -> Self {
-        let out = io::stdout().as_fd().try_clone_to_owned().map(File::from);
+        let out = crate::check_open().and_then(|()| io::stdout().as_fd().try_clone_to_owned());
+        let out = out.map(File::from);
         let out = out.map(|file| {
             let can_wait = !file.metadata().is_ok_and(|metadata| metadata.is_file());
             Out { file, can_wait, seen }
@@ -92,7 +93,7 @@ impl Results {
         }
         let written = match &mut self.out {
             Ok(out) => write(out),
-            Err(error) => Err(io::Error::from(error.kind())),
+            Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
         };
         if let Err(error) = written {
             self.failed(error);

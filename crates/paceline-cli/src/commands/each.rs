@@ -7,7 +7,7 @@ use std::{
     ffi::{OsStr, OsString},
     io::{self, Write},
     os::unix::ffi::OsStrExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
 };
@@ -59,7 +59,8 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
             .tagging(args.tag)
             .logging(log),
     );
-    let folder = std::path::absolute(".").map_err(cannot_begin)?;
+    // The folder may be gone, which is a matter of the jobs alone.
+    let folder = std::path::absolute(".").unwrap_or_else(|_| PathBuf::from("."));
     let names = stages.iter().map(|stage| stage.name.clone()).collect();
     let mut shop = Workshop::new(folder, names, reporter.clone());
     if args.ordered {
@@ -224,7 +225,7 @@ fn dry_run(
             }
         }
     }
-    Ok(match out.flush() {
+    Ok(match out.flush().and_then(|()| crate::check_open()) {
         Ok(()) => ExitCode::from(status),
         Err(error) => crate::unprinted(&error),
     })

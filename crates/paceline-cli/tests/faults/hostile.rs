@@ -39,19 +39,19 @@ case $kind in
 bad) read x < fails; exit 1 ;;
 ignores-term)
     trap '' TERM INT HUP
-    sh -c "$hold" sh "$token" > /dev/null & ;;
-setsid) setsid sh -c "$hold" sh "$token" > /dev/null & ;;
+    sh -c "$hold" sh "$token" > /dev/null 2>&1 & ;;
+setsid) setsid sh -c "$hold" sh "$token" > /dev/null 2>&1 & ;;
 double-fork) ( ( setsid sh -c "$hold" sh "$token" > /dev/null 2>&1 & ) & ) ;;
 setpgid)
     # With job control each command of a shell leads a group.
-    sh -mc 'sh -c "$1" sh "$2" > /dev/null & wait' sh "$hold" "$token" 2> /dev/null & ;;
+    sh -mc 'sh -c "$1" sh "$2" & wait' sh "$hold" "$token" > /dev/null 2>&1 & ;;
 holds-stdout) setsid sh -c "$hold" sh "$token" & ;;
-stopped) sh -c 'touch "up/$$"; kill -STOP $$; exec sleep 1000000 "$1"' sh "$token" > /dev/null & ;;
+stopped) sh -c 'touch "up/$$"; kill -STOP $$; exec sleep 1000000 "$1"' sh "$token" > /dev/null 2>&1 & ;;
 spawns-200)
     n=0
     while [ $n -lt 100 ]; do
-        sh -c "$hold" sh "$token" > /dev/null &
-        setsid sh -c "$hold" sh "$token" > /dev/null &
+        sh -c "$hold" sh "$token" > /dev/null 2>&1 &
+        setsid sh -c "$hold" sh "$token" > /dev/null 2>&1 &
         n=$((n + 1))
     done ;;
 wiped) ( ( env -i "PATH=$PATH" setsid sh -c "$hold" sh "$token" > /dev/null 2>&1 & ) & ) ;;
@@ -134,14 +134,19 @@ impl Hostile {
         alive
     }
 
-    /// Waits until nothing lives, and returns how long that took.
+    /// Waits until nothing lives, not even the guard, and returns how long
+    /// that took with the jobs.
     #[track_caller]
     pub(crate) fn await_nothing(&self, since: Instant, limit: Duration) -> Duration {
+        let mut jobs_took = None;
         loop {
             let alive = self.alive();
             let elapsed = since.elapsed();
-            if alive.is_empty() {
-                return elapsed;
+            if alive.values().all(|line| line.contains("__guard")) {
+                jobs_took.get_or_insert(elapsed);
+            }
+            if let (true, Some(took)) = (alive.is_empty(), jobs_took) {
+                return took;
             }
             assert!(elapsed < limit, "{}: left after {elapsed:?}: {alive:?}", self.kind);
             pause(MOMENT);
@@ -168,11 +173,6 @@ pub(crate) fn open(world: &World, name: &str) {
     let pipe = fs::File::options().read(true).write(true).open(world.path(name)).unwrap();
     (&pipe).write_all(b"go\n").unwrap();
     KEPT.with_borrow_mut(|kept| kept.push(pipe));
-}
-
-/// Closes what was opened, so that readers find the end.
-pub(crate) fn close() {
-    KEPT.with_borrow_mut(Vec::clear);
 }
 
 thread_local! {

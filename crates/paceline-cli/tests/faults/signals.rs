@@ -7,12 +7,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::{
-    hostile::{close, open},
-    pause, repeated, say,
-    support::World,
-    watched,
-};
+use crate::{pause, repeated, say, support::World, watched};
 
 /// Numbers without a pattern that matters.
 struct Random(u64);
@@ -44,7 +39,7 @@ fn ended_at_a_random_moment(random: &mut Random, signal: Signal) {
         arguments.push("-k");
     }
     if random.below(2) == 0 {
-        arguments.extend(["--then", "cat"]);
+        arguments.extend(["--then", "echo"]);
     }
     arguments.extend(["sh", "-c", JOB, "sh", ":::"]);
     arguments.extend(items.iter().map(String::as_str));
@@ -166,25 +161,17 @@ fn a_slot_of_a_killed_job_is_given_to_the_next() {
     });
 }
 
-/// A thread that reads a pipe which nobody writes cannot be killed.
+/// A thread cannot be killed, and an image is worked on by one.
 #[test]
 fn work_that_cannot_be_killed_is_told_as_overdue() {
     watched(|| {
         let world = World::with(
-            "[[stage]]\nname = \"small\"\nresize = { width = 10 }\nto = \"out/{}.png\"\n\
-             timeout = \"200ms\"\n",
+            "[[stage]]\nname = \"small\"\nresize = { width = 10 }\nto = \"out/small.png\"\n\
+             timeout = \"1ms\"\n",
         );
-        world.fifo("image");
-        let mut run = world.sh("exec \"$PACELINE\" run p.toml image 2> errors").start();
-        run.until("the warning", || world.read("errors").contains("overdue"));
-        let told = world.read("errors");
-        for part in ["image", "small", "200ms"] {
-            assert!(told.contains(part), "{told}");
-        }
-        open(&world, "image");
-        close();
-        run.end().exits(1);
-        let told = world.read("errors");
-        assert!(told.contains("in 1 = ok 0 + failed 1 + unfinished 0"), "{told}");
+        let image =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/photos/originals/rocket.jpg");
+        let ended = world.run([image]).end().says("overdue: ").says("rocket.jpg");
+        ended.says("stage `small` takes longer than 1ms and cannot be interrupted").says("in 1 = ");
     });
 }

@@ -42,8 +42,10 @@ fn results_that_cannot_be_written_since_the_output_is_closed_are_an_error() {
         let world = World::new();
         let run = world.sh("exec \"$PACELINE\" each echo ::: a b 1>&-");
         run.end().exits(4).says("could not write to standard output");
-        let run = world.sh("exec \"$PACELINE\" each -u echo ::: a b 1>&-");
-        assert_ne!(run.end().code, Some(0));
+        for arguments in ["each --dry-run echo ::: a", "doctor", "man", "completions bash"] {
+            let run = world.sh(&format!("exec \"$PACELINE\" {arguments} 1>&-"));
+            run.end().exits(4).says("could not write to standard output");
+        }
         let run = world.sh("exec \"$PACELINE\" each --json true ::: a b 1>&-");
         run.end().exits(4).says("could not write to standard output");
         let world = World::with("[[stage]]\nname = \"s\"\nrun = \"echo\"\n");
@@ -66,12 +68,12 @@ fn jobs_have_standard_streams_and_nothing_else_whatever_is_closed() {
     watched(|| {
         for closed in ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-", "7< /dev/null"] {
             let world = World::new();
-            let list = "ls /proc/self/fd | tr '\\n' ' ' > fds; true";
+            let list = "ls /proc/self/fd > fds; true";
             let run =
                 world.sh(&format!("exec {closed}\nexec \"$PACELINE\" each sh -c '{list}' ::: a"));
             run.end().exits(0);
             // The last one is the folder that is being listed.
-            assert_eq!(world.read("fds"), "0 1 2 3 ", "{closed}");
+            assert_eq!(world.read("fds"), "0\n1\n2\n3\n", "{closed}");
         }
     });
 }
@@ -93,8 +95,11 @@ fn ignored_and_blocked_signals_are_neither_for_jobs() {
             let object = run.end().exits(1).json().remove(0);
             assert_eq!(object["error"]["code"], 7, "{before}: {object}");
             let masks = world.read("masks");
-            let is_clean = masks.lines().all(|line| line.ends_with("\t0000000000000000"));
-            assert!(is_clean, "{before}: {masks}");
+            for line in masks.lines() {
+                let mask = u64::from_str_radix(line.split('\t').nth(1).unwrap(), 16).unwrap();
+                // Some C libraries ignore the two signals of their own in what they spawn.
+                assert_eq!(mask & !(0b11 << 31), 0, "{before}: {masks}");
+            }
         }
     });
 }
@@ -205,11 +210,11 @@ fn what_items_hold_for_a_terminal_does_not_reach_it_in_our_lines() {
             world.paceline(arguments).end()
         };
         is_harmless(&each(&[], &["false"]).exits(1).stderr.replace(['\r', '\x1b'], ""));
-        is_harmless(&each(&["-q", "--tag"], &["echo", "x"]).exits(0).text().to_owned());
-        is_harmless(&each(&["--json"], &["true"]).exits(0).text().to_owned());
-        is_harmless(&each(&["--dry-run"], &["true"]).exits(0).text().to_owned());
-        let log = world.path("log");
-        each(&["--joblog", log.to_str().unwrap()], &["true"]).exits(0);
+        is_harmless(each(&["-q", "--tag"], &["sh", "-c", "echo x"]).exits(0).text());
+        // For programs: what JSON has escaped is harmless, and the rest is data.
+        let json = each(&["--json"], &["true"]).exits(0).stdout;
+        assert!(json.iter().all(|byte| *byte >= b' ' || *byte == b'\n'));
+        is_harmless(each(&["--dry-run"], &["true"]).exits(0).text());
         for program in [EVIL, "./no/\x1b[31mred"] {
             let ended = world.paceline(["each", "--progress", "never", program, ":::", "a"]).end();
             is_harmless(&ended.exits(1).stderr);
