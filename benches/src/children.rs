@@ -28,7 +28,7 @@ const PACELINE: &str = "paceline";
 const STD: &str = "std Command on threads";
 const BARE: &str = "bare posix_spawn";
 const SHELL: &str = "sh -c";
-const TRUE: &str = "/bin/true";
+pub(crate) const TRUE: &str = "/bin/true";
 
 pub(crate) fn contests(options: &Options) -> Vec<Contest> {
     let mut contests = vec![chain(options.amount(1 << 30))];
@@ -143,7 +143,8 @@ fn by_std(workers: usize, jobs: usize, captured: bool) -> Duration {
     })
 }
 
-fn by_bare(workers: usize, jobs: usize, captured: bool) -> Duration {
+/// Threads around the C library alone.
+pub(crate) fn by_bare(workers: usize, jobs: usize, captured: bool) -> Duration {
     let run = if captured { bare::run_captured } else { bare::run };
     on_threads(workers, jobs, || run(c"/bin/true"))
 }

@@ -11,6 +11,11 @@ pub(crate) fn own() -> Duration {
         assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
         usage.assume_init()
     };
+    of(&usage)
+}
+
+/// Returns the CPU time that the kernel tells of.
+pub(crate) fn of(usage: &libc::rusage) -> Duration {
     [usage.ru_utime, usage.ru_stime]
         .map(|time| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000))
         .iter()

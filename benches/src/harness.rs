@@ -45,6 +45,8 @@ pub(crate) struct Bar {
 pub(crate) enum Limit {
     /// At most this many times the best of these.
     Times(f64, Vec<&'static str>),
+    /// At most so much above this one, in the unit of the measure.
+    Above(f64, &'static str),
     /// At most this.
     AtMost(f64),
 }
@@ -52,6 +54,10 @@ pub(crate) enum Limit {
 impl Bar {
     pub(crate) fn times(of: &'static str, most: f64, peers: &[&'static str]) -> Self {
         Self { measure: 0, of, limit: Limit::Times(most, peers.to_vec()) }
+    }
+
+    pub(crate) fn above(of: &'static str, most: f64, peer: &'static str) -> Self {
+        Self { measure: 0, of, limit: Limit::Above(most, peer) }
     }
 
     pub(crate) fn at_most(measure: usize, of: &'static str, most: f64) -> Self {
@@ -64,6 +70,8 @@ pub(crate) struct Contest {
     pub(crate) title: String,
     pub(crate) measures: Vec<Measure>,
     pub(crate) bars: Vec<Bar>,
+    /// Who would take part, but is not on this machine.
+    pub(crate) absent: Vec<&'static str>,
     contestants: Vec<Contestant>,
 }
 
@@ -79,6 +87,7 @@ impl Contest {
             title: title.into(),
             measures: vec![Measure { name: "", unit }],
             bars: Vec::new(),
+            absent: Vec::new(),
             contestants: Vec::new(),
         }
     }
@@ -126,6 +135,7 @@ impl Contest {
             title: self.title,
             measures: self.measures,
             bars: self.bars,
+            absent: self.absent,
             samples,
         }
     }
@@ -136,6 +146,7 @@ pub(crate) struct Standing {
     pub(crate) title: String,
     pub(crate) measures: Vec<Measure>,
     pub(crate) bars: Vec<Bar>,
+    pub(crate) absent: Vec<&'static str>,
     pub(crate) names: Vec<&'static str>,
     /// By contestant, round and measure.
     samples: Vec<Vec<Sample>>,
@@ -162,6 +173,12 @@ impl Standing {
         let best = |round: usize| peers.iter().map(|peer| peer[round]).fold(f64::MAX, f64::min);
         let rounds = self.values(name, measure)?.enumerate();
         Some(median(rounds.map(|(round, value)| value / best(round)).collect()))
+    }
+
+    /// Returns the median over the rounds of how far `name` is above `peer`.
+    pub(crate) fn above(&self, name: &str, peer: &str, measure: usize) -> Option<f64> {
+        let rounds = self.values(name, measure)?.zip(self.values(peer, measure)?);
+        Some(median(rounds.map(|(value, peer)| value - peer).collect()))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::harness::{Contest, Options};
 
 mod children;
 mod cpu;
+mod each;
 mod harness;
 mod queue;
 mod report;
@@ -24,17 +25,18 @@ struct Group {
     contests: fn(&Options) -> Vec<Contest>,
 }
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 5] = [
     Group { name: "queue", about: queue::ABOUT, contests: queue::contests },
     Group { name: "stages", about: stages::ABOUT, contests: stages::contests },
     Group { name: "waits", about: waits::ABOUT, contests: waits::contests },
     Group { name: "children", about: children::ABOUT, contests: children::contests },
+    Group { name: "each", about: each::ABOUT, contests: each::contests },
 ];
 
 const USAGE: &str = "\
 Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [--alone NAME] [GROUP]...
 
-Groups: queue, stages, waits, children; all unless some are named.
+Groups: queue, stages, waits, children, each; all unless some are named.
 
   --rounds N   measure each contestant N times, an odd number; 9 unless set
   --quick      a tenth of the work in 3 rounds, to see that everything runs
@@ -44,11 +46,16 @@ Groups: queue, stages, waits, children; all unless some are named.
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    if let [first, rest @ ..] = arguments.as_slice()
-        && first == waits::CHILD
-    {
-        waits::run_child(rest);
-        return ExitCode::SUCCESS;
+    if let [first, rest @ ..] = arguments.as_slice() {
+        let run_child = match first.as_str() {
+            waits::CHILD => Some(waits::run_child as fn(&[String])),
+            each::CHILD => Some(each::run_child as fn(&[String])),
+            _ => None,
+        };
+        if let Some(run_child) = run_child {
+            run_child(rest);
+            return ExitCode::SUCCESS;
+        }
     }
     match parse(arguments) {
         Ok(wish) => {

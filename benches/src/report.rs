@@ -38,13 +38,20 @@ impl Report {
             part.push('\n');
             add_table(&mut part, alike);
         }
+        let mut absent: Vec<_> = standings.iter().flat_map(|s| s.absent.clone()).collect();
+        absent.sort_unstable();
+        absent.dedup();
+        if !absent.is_empty() {
+            _ = writeln!(part, "\nNot on this machine: {}.", absent.join(", "));
+        }
+        let bars = standings.iter().flat_map(|s| s.bars.iter().map(move |b| (s, b)));
+        // Without the one to compare with, a bar says nothing.
         let bars: Vec<_> =
-            standings.iter().flat_map(|s| s.bars.iter().map(move |b| (s, b))).collect();
+            bars.filter_map(|(s, bar)| measured(s, bar).map(|is| (s, bar, is))).collect();
         if !bars.is_empty() {
             part.push_str("\n| bar | is | may be | |\n|---|---|---|---|\n");
         }
-        for (standing, bar) in bars {
-            let (value, most) = measured(standing, bar);
+        for (standing, bar, (value, most)) in bars {
             self.bars += 1;
             self.met += usize::from(value <= most);
             let verdict = if value <= most { "met" } else { "**missed**" };
@@ -114,13 +121,13 @@ fn row_name(standing: &Standing, measure: usize) -> String {
     }
 }
 
-fn measured(standing: &Standing, bar: &Bar) -> (f64, f64) {
-    match &bar.limit {
-        Limit::Times(most, peers) => {
-            (standing.ratio(bar.of, peers, bar.measure).expect("all took part"), *most)
-        }
-        Limit::AtMost(most) => (standing.median(bar.of, bar.measure).expect("it took part"), *most),
-    }
+/// What a bar is about and what it may be, if those that it names took part.
+fn measured(standing: &Standing, bar: &Bar) -> Option<(f64, f64)> {
+    Some(match &bar.limit {
+        Limit::Times(most, peers) => (standing.ratio(bar.of, peers, bar.measure)?, *most),
+        Limit::Above(most, peer) => (standing.above(bar.of, peer, bar.measure)?, *most),
+        Limit::AtMost(most) => (standing.median(bar.of, bar.measure)?, *most),
+    })
 }
 
 fn describe(standing: &Standing, bar: &Bar) -> String {
@@ -130,6 +137,10 @@ fn describe(standing: &Standing, bar: &Bar) -> String {
             format!("{row}: {} to {}", bar.of, peers[0])
         }
         Limit::Times(..) => format!("{row}: {} to the best peer", bar.of),
+        Limit::Above(_, peer) => {
+            let unit = standing.measures[bar.measure].unit;
+            format!("{row}: {} above {peer}, in {unit}", bar.of)
+        }
         Limit::AtMost(_) => {
             format!("{row}: {}, in {}", bar.of, standing.measures[bar.measure].unit)
         }
