@@ -13,16 +13,16 @@ unsafe extern "C" {
     static ENVIRONMENT: *const *mut libc::c_char;
 }
 
-/// Runs `program` to its end; its streams are this program's.
-pub(super) fn run(program: &CStr) {
-    wait(spawn(program, None));
+/// Runs a program to its end; its streams are this program's.
+pub(super) fn run(command: &[&CStr]) {
+    wait(spawn(command, None));
 }
 
-/// Runs `program` to its end and reads what it writes.
-pub(super) fn run_captured(program: &CStr) {
+/// Runs a program to its end and reads what it writes.
+pub(super) fn run_captured(command: &[&CStr]) {
     let (mut reader, writer) = std::io::pipe().expect("a pipe can be made");
     let writer = OwnedFd::from(writer);
-    let child = spawn(program, Some(&writer));
+    let child = spawn(command, Some(&writer));
     // Ours goes, or the end would never be seen.
     drop(writer);
     read_all(&mut reader);
@@ -35,11 +35,13 @@ fn read_all(reader: &mut PipeReader) {
     assert!(output.is_empty());
 }
 
-/// Starts `program`, with its standard output into `stdout` if that is given.
-fn spawn(program: &CStr, stdout: Option<&OwnedFd>) -> libc::pid_t {
+/// Starts a program by its path and arguments, with its standard output into `stdout` if that is
+/// given.
+fn spawn(command: &[&CStr], stdout: Option<&OwnedFd>) -> libc::pid_t {
     let mut pid = 0;
     let mut actions = MaybeUninit::uninit();
-    let arguments = [program.as_ptr().cast_mut(), ptr::null_mut()];
+    let mut arguments: Vec<_> = command.iter().map(|word| word.as_ptr().cast_mut()).collect();
+    arguments.push(ptr::null_mut());
     // SAFETY: `actions` is made before it is used and freed after, all pointers are to values
     // that outlive the call, the array of arguments ends with a null, and nothing in this program
     // changes the environment.
@@ -51,7 +53,7 @@ fn spawn(program: &CStr, stdout: Option<&OwnedFd>) -> libc::pid_t {
         }
         let error = libc::posix_spawn(
             &raw mut pid,
-            program.as_ptr(),
+            arguments[0],
             actions.as_ptr(),
             ptr::null(),
             arguments.as_ptr(),
