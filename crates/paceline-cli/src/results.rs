@@ -59,6 +59,10 @@ impl Results {
 
     /// Writes a result and a newline, in one piece.
     pub(crate) fn line(&mut self, result: &[u8]) {
+        if result.is_empty() && self.out.is_err() {
+            // Work for its effects alone needs no standard output.
+            return;
+        }
         let mut line = std::mem::take(&mut self.line);
         line.clear();
         line.extend_from_slice(result);

@@ -281,6 +281,8 @@ fn the_help_is_short_and_names_the_exit_statuses() {
           --halt <soon|now[,fail=N|N%]>  Stop when items fail: `soon` lets running jobs finish, `now`
                                          stops them; after N failures, or when N% of the items answered
                                          have failed
+          --isolate                      Run each job in a PID namespace of its own, which nothing
+                                         outlives
       -h, --help                         Print help (see more with '--help')
 
     Exit status:
