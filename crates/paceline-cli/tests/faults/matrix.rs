@@ -194,10 +194,9 @@ fn what_a_job_leaves_is_ended_with_it_and_is_no_leak_unless_it_holds_the_output(
                 assert_eq!(object["leaky"], kind == "holds-stdout", "{kind}: {object}");
                 let elapsed = nothing_lives(&hostile, since, MARGIN);
                 let drain = Duration::from_millis(200);
-                assert_eq!(
-                    kind == "holds-stdout",
-                    elapsed >= drain,
-                    "only what holds the output is waited for, {kind}: {elapsed:?}"
+                assert!(
+                    kind != "holds-stdout" || elapsed >= drain,
+                    "what holds the output is waited for: {elapsed:?}"
                 );
                 row.enter(kind, elapsed);
             }
