@@ -14,7 +14,8 @@ fn a_line_comes_while_its_job_still_runs() {
     let mut started = world.each(words).stdout(out).start();
     started.until("the first line", || world.read("out") == "one\n");
     use std::io::Write;
-    world.gate("gate").write_all(b"\n").unwrap();
+    let mut gate = world.gate("gate");
+    gate.write_all(b"\n").unwrap();
     started.end().exits(1).says("e\n").says("exit status 3");
     assert_eq!(world.read("out"), "one\ntwo\nthree");
 }

@@ -29,7 +29,8 @@ impl World {
 
     /// Opens a named pipe for writing, which lets those who wait to read it go on.
     ///
-    /// As long as it is open, nobody sees its end.
+    /// As long as it is open, nobody sees its end, and what is written to it
+    /// also reaches those who open it later: to be kept until they have ended.
     fn gate(&self, name: &str) -> File {
         File::options().read(true).write(true).open(self.path(name)).unwrap()
     }

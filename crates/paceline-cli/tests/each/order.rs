@@ -36,7 +36,8 @@ fn memory_is_bounded_however_late_the_first_job_is() {
     let mut started = world.each(words).input(numbers(JOBS as u32)).start();
     // As many go on as there is room for outputs that wait; then they wait for the first.
     started.until("the others", || world.list("seen").len() >= 50);
-    world.gate("gate").write_all(b"\n").unwrap();
+    let mut gate = world.gate("gate");
+    gate.write_all(b"\n").unwrap();
     started.until("many", || world.has(&format!("seen/{}", JOBS - 200)));
     let most = most_memory(&started.child);
     assert!(most < 64 << 10, "{most} KiB");

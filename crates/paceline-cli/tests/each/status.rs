@@ -42,7 +42,8 @@ fn a_failure_is_told_at_once_and_summed_up_at_the_end() {
     started.until("the line", || world.read("err").contains("failed: a: stage `sh`: "));
     assert!(!world.read("err").contains("in 2 = "));
     use std::io::Write;
-    world.gate("gate").write_all(b"\n").unwrap();
+    let mut gate = world.gate("gate");
+    gate.write_all(b"\n").unwrap();
     started.end().exits(1);
     let said = world.read("err");
     assert!(
