@@ -1,9 +1,10 @@
 //! Failures in words, and the program's own failures as those of the engine.
 
-use std::{error::Error, ffi::OsString, fmt, os::unix::ffi::OsStrExt, sync::Arc};
+use std::{error::Error, ffi::OsString, fmt, io, os::unix::ffi::OsStrExt, sync::Arc};
 
 use paceline::{Failure, FailureKind, Fault};
 use paceline_process::{Captured, ErrorKind, ExitError, Output};
+use rustix::io::Errno;
 
 use crate::{
     message::{harmless, words_of},
@@ -22,6 +23,23 @@ pub(crate) fn of_step(error: StepError) -> Fault {
     };
     let fault = Fault::new(kind, error.line());
     if error.is_permanent() { fault.permanent() } else { fault }
+}
+
+/// Makes a failure to open what a job needs one of the engine's. Where
+/// descriptors are lacking, the engine waits for those of other jobs, if it is
+/// given the system's error as it is.
+pub(crate) fn of_opening(error: StepError) -> Fault {
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let number = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
+        if let Some(number) = number
+            && [Errno::MFILE, Errno::NFILE].iter().any(|errno| errno.raw_os_error() == number)
+        {
+            return Fault::new(FailureKind::Io, io::Error::from_raw_os_error(number));
+        }
+        cause = inner.source();
+    }
+    of_step(error)
 }
 
 /// Makes a failure of a stage's command one of the engine's. A script is

@@ -67,7 +67,7 @@ impl Commands {
         } else {
             target.create(claims, value.owner()).map(Making::Captured)
         }
-        .map_err(faults::of_step)
+        .map_err(faults::of_opening)
     }
 
     /// The arguments of each command of the stage.
@@ -90,7 +90,7 @@ impl Commands {
         match (making, ends) {
             (Making::Captured(output), _) => match output.file().try_clone() {
                 Ok(file) => Ok(Stdout::File(Arc::new(file))),
-                Err(error) => Err(faults::of_step(output.write_failed(error))),
+                Err(error) => Err(faults::of_opening(output.write_failed(error))),
             },
             (_, Some(ends)) if self.step.prints != Prints::Nothing => {
                 Ok(Stdout::File(ends.stdout.clone()))
