@@ -148,7 +148,7 @@ fn jobs(peers: &Peers, workers: usize, jobs: usize, captured: bool) -> Contest {
 pub(crate) fn run_child(arguments: &[String]) {
     let [what, workers, jobs] = arguments else { panic!("what, how many at once, and how many") };
     let number = |text: &String| text.parse().expect("a number");
-    // With an argument, as the others give one: GNU's `true` does ten times as much then.
+    // With an argument, as the others give one: GNU's `true` sets up its locale then, 0.2 ms.
     children::by_bare(&[c"/bin/true", c"1"], number(workers), number(jobs), what == "captured");
 }
 
