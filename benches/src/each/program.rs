@@ -111,7 +111,7 @@ impl Looked {
         {
             self.memory = self.memory.max(memory * 1024.0);
             self.threads = self.threads.max(number(&status, "Threads:").unwrap_or(0.0));
-            thread::sleep(LOOK_EVERY);
+            thread::park_timeout(LOOK_EVERY);
         }
     }
 }
