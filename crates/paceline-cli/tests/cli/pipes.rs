@@ -77,7 +77,11 @@ fn a_full_device_is_an_error_of_its_own() {
 #[test]
 fn a_run_without_standard_streams_still_does_its_work() {
     let world = World::with("[[stage]]\nname = \"s\"\nrun = \"touch\"");
-    world.sh("exec \"$PACELINE\" run p.toml made <&- >&- 2>&-").end().exits(0);
+    world.sh("exec \"$PACELINE\" run p.toml made <&- 2>&-").end().exits(0);
+    assert!(world.has("made"));
+    std::fs::remove_file(world.path("made")).unwrap();
+    // The result has nowhere to go, which is an error and not a success.
+    world.sh("exec \"$PACELINE\" run p.toml made <&- >&- 2>&-").end().exits(4);
     assert!(world.has("made"));
 }
 
