@@ -103,7 +103,6 @@ struct Looked {
 
 impl Looked {
     /// Looks until the process has ended.
-    #[expect(clippy::disallowed_methods, reason = "nothing tells when memory grows")]
     fn at(&mut self, pid: u32) {
         // A process that has ended has no memory any more.
         while let Ok(status) = fs::read_to_string(format!("/proc/{pid}/status"))
