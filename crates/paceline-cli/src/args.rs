@@ -74,6 +74,10 @@ pub(crate) struct Run {
     /// Run each job in a PID namespace of its own, which nothing outlives
     #[arg(long)]
     pub(crate) isolate: bool,
+    /// Record nothing in a journal. This version keeps none, so it changes
+    /// nothing; scripts may say it all the same
+    #[arg(long, hide = true)]
+    pub(crate) no_journal: bool,
 }
 
 /// Items are lines of standard input, unless `:::` or `-a` says otherwise.

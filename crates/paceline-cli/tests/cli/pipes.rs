@@ -76,7 +76,7 @@ fn a_full_device_is_an_error_of_its_own() {
 
 #[test]
 fn a_run_without_standard_streams_still_does_its_work() {
-    let world = World::with("[[stage]]\nname = \"s\"\nrun = \"touch\"");
+    let world = World::with("[[stage]]\nname = \"s\"\nshell = \"touch {}; echo done\"");
     world.sh("exec \"$PACELINE\" run p.toml made <&- 2>&-").end().exits(0);
     assert!(world.has("made"));
     std::fs::remove_file(world.path("made")).unwrap();
