@@ -38,6 +38,8 @@ pub(crate) enum Command {
     Each(Each),
     /// Validate a pipeline file and show what it would do; run nothing
     Check(Check),
+    /// Show an item of the chapter at work, with figures measured here
+    Demo(Demo),
     /// Say what is done on this system so that no job leaves anything running
     Doctor,
     /// Print a completion script for a shell
@@ -47,6 +49,37 @@ pub(crate) enum Command {
     },
     /// Print the manual page
     Man,
+}
+
+/// The items are those of the chapter "Concurrency and Parallelism" in a
+/// well-known book on Python. Without ITEM: which there are.
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// A number from 52 to 64, or `all`
+    #[arg(value_name = "52..64|all")]
+    pub(crate) item: Option<Items>,
+    /// Do not run the Python of the same item for comparison
+    #[arg(long)]
+    pub(crate) no_python: bool,
+}
+
+/// Which items of the chapter to show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Items {
+    One(u8),
+    All,
+}
+
+impl FromStr for Items {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            Ok(number) if (52..=64).contains(&number) => Ok(Self::One(number)),
+            _ if text == "all" => Ok(Self::All),
+            _ => Err("the items are 52 to 64, or `all`"),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

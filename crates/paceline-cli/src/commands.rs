@@ -1,6 +1,7 @@
 //! What each command of the program does.
 
 pub(crate) mod check;
+pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod drive;
 pub(crate) mod each;

@@ -57,6 +57,7 @@ fn run(command: Command) -> Result<ExitCode, Problem> {
         Command::Run(args) => commands::run::run(args),
         Command::Each(args) => commands::each::each(args),
         Command::Check(args) => commands::check::check(args),
+        Command::Demo(args) => Ok(commands::demo::demo(&args)),
         Command::Doctor => Ok(printed(commands::doctor::doctor())),
         Command::Completions { shell } => Ok(printed(commands::generate::completions(shell))),
         Command::Man => Ok(printed(commands::generate::man())),

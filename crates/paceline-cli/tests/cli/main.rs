@@ -1,6 +1,7 @@
 //! The whole program, as users meet it: what `docs` and the help promise.
 
 mod account;
+mod demo;
 mod errors;
 mod examples;
 mod hostile;
