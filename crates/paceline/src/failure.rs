@@ -38,8 +38,10 @@ pub enum FailureKind {
     Io,
     /// A long-lived worker process gave no proper answer.
     Worker,
-    /// The attempt was stopped with the run.
+    /// The attempt was stopped with the run, or cancelled before it began.
     Cancelled,
+    /// Whoever was to do the work has shut down or gone away.
+    Closed,
 }
 
 impl FailureKind {
@@ -57,6 +59,7 @@ impl FailureKind {
             Self::Io => "io",
             Self::Worker => "worker",
             Self::Cancelled => "cancelled",
+            Self::Closed => "closed",
         }
     }
 }

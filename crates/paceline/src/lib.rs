@@ -47,6 +47,8 @@
 //! functions may borrow, and no thread outlives it.
 
 mod account;
+mod answer;
+mod answers;
 mod chunk;
 mod clock;
 mod error;
@@ -69,6 +71,8 @@ mod sync;
 mod worker;
 
 pub use account::Halt;
+pub use answer::{Answer, Canceller, Outcome, Promise};
+pub use answers::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind};
 pub use event::{Observer, StageEnded, StageState};

@@ -12,7 +12,7 @@ use std::{
     },
     task::{Context, Poll, Wake, Waker},
     thread::{self, Thread},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Locks, also after a panic elsewhere: every state behind these locks is
@@ -157,13 +157,23 @@ impl Wake for Bell {
 
 /// Runs a future to its end on this thread, sleeping while it waits.
 pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    block_until(future, None).expect("without a limit the wait ends with the future")
+}
+
+/// As [`block_on`], for at most `limit`; `None` if the future is not ready by then.
+pub(crate) fn block_on_for<F: Future>(future: F, limit: Duration) -> Option<F::Output> {
+    // A limit past the end of time is none.
+    block_until(future, Instant::now().checked_add(limit))
+}
+
+fn block_until<F: Future>(future: F, end: Option<Instant>) -> Option<F::Output> {
     let mut future = pin!(future);
     let bell = Bell::here();
     let waker = Waker::from(bell.clone());
     let mut context = Context::from_waker(&waker);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-            return output;
+            return Some(output);
         }
         // The other side is often about to hand over: giving up the core a
         // few times is cheaper than a sleep and a wake.
@@ -173,7 +183,11 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
             }
             thread::yield_now();
         }
-        bell.wait(None);
+        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        if left == Some(Duration::ZERO) {
+            return None;
+        }
+        bell.wait(left);
     }
 }
 

@@ -1,0 +1,484 @@
+//! What became of work that somebody else does: a value, or why there is none.
+//!
+//! One type for threads and tasks: [`Answer`] is waited for, probed, or
+//! awaited. [`Promise`] is its writing half. The two share one state behind
+//! one lock: pending, running, done. Nothing foreign (a callback, a waker, a
+//! value's drop) runs under that lock.
+//!
+//! Not here: waiting for several at once (`answers.rs`), and who does the
+//! work (`executor.rs`, `group.rs`).
+
+use std::{
+    fmt,
+    future::Future,
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use crate::{
+    failure::{BoxError, Failure, FailureKind, Fault},
+    item::ItemId,
+    sync::{block_on, block_on_for, lock},
+    worker::panic_message,
+};
+
+/// What becomes of a piece of work: its value, or the failure that names it.
+pub type Outcome<T> = Result<T, Failure>;
+
+/// The answer to come for a piece of work that somebody else does.
+///
+/// It is pending until the work begins, then running, then done; cancelled
+/// before it begins, it is done too. A thread [waits](Self::wait) for it, a
+/// task awaits it, both on the same type:
+///
+/// ```
+/// use paceline::{Answer, BoxError};
+///
+/// let (promise, answer) = Answer::<u32>::pending("sums", 1);
+/// let worker = std::thread::spawn(move || promise.keep(|| Ok::<_, BoxError>(1 + 1)));
+/// assert_eq!(answer.wait()?, 2);
+/// # worker.join().unwrap();
+/// # Ok::<(), paceline::Failure>(())
+/// ```
+///
+/// **The outcome is taken once.** [`wait`](Self::wait) uses the answer up.
+/// [`wait_for`](Self::wait_for), [`try_get`](Self::try_get) and `await` by
+/// reference leave it behind empty: asked again it gives a failure of kind
+/// [`Closed`](FailureKind::Closed), and never waits. The failure can be
+/// cloned and read as often as wanted.
+///
+/// Dropping it cancels nothing: the work goes on, and nobody hears of it.
+///
+/// # When stopped
+///
+/// If whoever was to answer goes away without doing so, the outcome is a
+/// failure of kind [`Closed`](FailureKind::Closed). No wait is left hanging.
+#[must_use = "dropping it forgets the outcome; the work goes on"]
+pub struct Answer<T> {
+    shared: Arc<Shared<T>>,
+}
+
+/// The writing half of an [`Answer`]: whoever holds it owes the outcome.
+///
+/// An outcome cannot be set twice, since setting it uses the promise up. A
+/// promise dropped without an outcome, also by a panic, answers with a
+/// failure of kind [`Closed`](FailureKind::Closed).
+///
+/// ```
+/// use paceline::{Answer, FailureKind};
+///
+/// let (promise, answer) = Answer::<u32>::pending("bridge", 1);
+/// drop(promise);
+/// assert_eq!(answer.wait().unwrap_err().kind(), FailureKind::Closed);
+/// ```
+pub struct Promise<T> {
+    shared: Arc<Shared<T>>,
+}
+
+struct Shared<T> {
+    /// Who does the work, as failures name it: a pool, a group, a bridge.
+    name: Arc<str>,
+    number: u64,
+    /// Whether the work was asked to end.
+    is_asked: AtomicBool,
+    state: Mutex<State<T>>,
+}
+
+struct State<T> {
+    phase: Phase<T>,
+    was_cancelled: bool,
+    /// The one reader that waits.
+    reader: Option<Waker>,
+    /// The writer, if it waits to be asked to end.
+    writer: Option<Waker>,
+    callbacks: Vec<Callback<T>>,
+}
+
+enum Phase<T> {
+    Pending,
+    Running,
+    /// Callbacks see the outcome now; who waits sees it after them.
+    Telling,
+    Done(Outcome<T>),
+    Taken,
+}
+
+type Callback<T> = Box<dyn FnOnce(&Outcome<T>) + Send>;
+
+impl<T> Answer<T> {
+    /// Makes an answer that is pending, and the promise of it.
+    ///
+    /// Failures name them: who does the work, and the number of the work there.
+    pub fn pending(name: impl Into<Arc<str>>, number: u64) -> (Promise<T>, Self) {
+        let state = State {
+            phase: Phase::Pending,
+            was_cancelled: false,
+            reader: None,
+            writer: None,
+            callbacks: Vec::new(),
+        };
+        let shared = Arc::new(Shared {
+            name: name.into(),
+            number,
+            is_asked: AtomicBool::new(false),
+            state: Mutex::new(state),
+        });
+        (Promise { shared: shared.clone() }, Self { shared })
+    }
+
+    /// Waits for the outcome and gives it.
+    ///
+    /// The wait has no limit of its own; it ends when the work does, when the
+    /// answer is cancelled, or when whoever was to answer goes away.
+    ///
+    /// # Errors
+    ///
+    /// The [`Failure`] of the work.
+    pub fn wait(self) -> Outcome<T> {
+        block_on(self)
+    }
+
+    /// Waits for the outcome at most `limit`; `None` if the work is not done
+    /// by then. A limit of zero does not wait.
+    pub fn wait_for(&mut self, limit: Duration) -> Option<Outcome<T>> {
+        match self.try_get() {
+            None if limit > Duration::ZERO => block_on_for(self, limit),
+            outcome => outcome,
+        }
+    }
+
+    /// Returns the outcome if the work is done. Never waits.
+    pub fn try_get(&mut self) -> Option<Outcome<T>> {
+        self.shared.take(&mut lock(&self.shared.state))
+    }
+
+    /// Returns whether there is an outcome. Never waits.
+    pub fn is_done(&self) -> bool {
+        matches!(lock(&self.shared.state).phase, Phase::Done(_) | Phase::Taken)
+    }
+
+    /// Returns whether the work is done and did not succeed; work that was
+    /// cancelled has not failed. Never waits.
+    pub fn has_failed(&self) -> bool {
+        match &lock(&self.shared.state).phase {
+            Phase::Done(Err(failure)) => failure.kind() != FailureKind::Cancelled,
+            _ => false,
+        }
+    }
+
+    /// Cancels the work if it has not begun, and returns whether it is cancelled.
+    ///
+    /// Work that has not begun never will, and the outcome is a failure of
+    /// kind [`Cancelled`](FailureKind::Cancelled). Work that is running is
+    /// asked to end, which it can see by [`is_cancelled`](crate::is_cancelled)
+    /// or [`Promise::cancelled`]; the outcome is whatever it then gives.
+    /// Harmless to repeat. Never waits.
+    pub fn cancel(&self) -> bool {
+        self.shared.cancel_pending()
+    }
+
+    /// Returns a handle that cancels as [`cancel`](Self::cancel) does, for
+    /// whoever does not wait.
+    pub fn canceller(&self) -> Canceller
+    where
+        T: Send + 'static,
+    {
+        Canceller(self.shared.clone())
+    }
+
+    /// Calls `callback` with the outcome, exactly once; at once if there is one.
+    ///
+    /// Callbacks are called in the order in which they came, by whoever sets
+    /// the outcome, and before anybody who waits is told; so a callback should
+    /// not wait. One that panics is reported by the panic hook as any panic,
+    /// and stops neither the others nor the outcome.
+    pub fn on_done(&self, callback: impl FnOnce(&Outcome<T>) + Send + 'static) {
+        let outcome = {
+            let mut state = lock(&self.shared.state);
+            match mem::replace(&mut state.phase, Phase::Telling) {
+                Phase::Done(outcome) => {
+                    state.callbacks.push(Box::new(callback));
+                    outcome
+                }
+                Phase::Taken => {
+                    state.phase = Phase::Taken;
+                    drop(state);
+                    return call(callback, &Err(self.shared.taken()));
+                }
+                unfinished => {
+                    state.phase = unfinished;
+                    state.callbacks.push(Box::new(callback));
+                    return;
+                }
+            }
+        };
+        self.shared.tell(outcome);
+    }
+
+    /// Wakes `waker` when there is an outcome; returns whether there is one
+    /// already. There is one reader, so the last waker counts.
+    pub(crate) fn watch(&self, waker: &Waker) -> bool {
+        let mut state = lock(&self.shared.state);
+        let is_done = matches!(state.phase, Phase::Done(_) | Phase::Taken);
+        let before = match is_done {
+            true => state.reader.take(),
+            false => state.reader.replace(waker.clone()),
+        };
+        drop(state);
+        drop(before);
+        is_done
+    }
+}
+
+fn call<T>(callback: impl FnOnce(&Outcome<T>), outcome: &Outcome<T>) {
+    // The panic hook has told of it; there is nobody else to tell.
+    let _ = catch_unwind(AssertUnwindSafe(|| callback(outcome)));
+}
+
+/// Gives the outcome. Needs no particular runtime.
+///
+/// Cancel-safe: dropped before it is ready, nothing is lost.
+impl<T> Future for Answer<T> {
+    type Output = Outcome<T>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome<T>> {
+        let waker = context.waker().clone();
+        let (outcome, before) = {
+            let mut state = lock(&self.shared.state);
+            match self.shared.take(&mut state) {
+                Some(outcome) => (Some(outcome), state.reader.take()),
+                None => (None, state.reader.replace(waker)),
+            }
+        };
+        drop(before);
+        outcome.map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+impl<T> Unpin for Answer<T> {}
+
+impl<T> fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.show("Answer", f)
+    }
+}
+
+/// Cancels the work of an [`Answer`] that somebody else waits for. Clones
+/// are handles on the same work.
+///
+/// ```
+/// use paceline::{Answer, FailureKind};
+///
+/// let (_promise, answer) = Answer::<u32>::pending("example", 1);
+/// let canceller = answer.canceller();
+/// let waiter = std::thread::spawn(move || answer.wait());
+/// assert!(canceller.cancel());
+/// assert_eq!(waiter.join().unwrap().unwrap_err().kind(), FailureKind::Cancelled);
+/// ```
+#[derive(Clone)]
+pub struct Canceller(Arc<dyn Cancel>);
+
+impl Canceller {
+    /// As [`Answer::cancel`].
+    pub fn cancel(&self) -> bool {
+        self.0.cancel()
+    }
+}
+
+impl fmt::Debug for Canceller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Canceller").finish_non_exhaustive()
+    }
+}
+
+trait Cancel: Send + Sync {
+    fn cancel(&self) -> bool;
+}
+
+impl<T: Send> Cancel for Shared<T> {
+    fn cancel(&self) -> bool {
+        self.cancel_pending()
+    }
+}
+
+impl<T> Promise<T> {
+    /// Notes that the work begins, and returns whether it should: not if the
+    /// answer was cancelled. From now on it can only be asked to end.
+    pub fn start(&self) -> bool {
+        let mut state = lock(&self.shared.state);
+        if matches!(state.phase, Phase::Pending) {
+            state.phase = Phase::Running;
+        }
+        !state.was_cancelled
+    }
+
+    /// Does the work, unless the answer was cancelled, and answers with what
+    /// it returned. A panic in it is a failure.
+    pub fn keep<E: Into<BoxError>>(self, work: impl FnOnce() -> Result<T, E>) {
+        if !self.start() {
+            return;
+        }
+        let result = match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => result.map_err(Fault::from_error),
+            Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
+        };
+        // Refused is it only if it was cancelled before it began.
+        let _ = self.set(result);
+    }
+
+    /// Answers with this value or error.
+    ///
+    /// # Errors
+    ///
+    /// Gives `result` back if the answer was cancelled before the work began:
+    /// the outcome that was first stays.
+    pub fn set<E: Into<BoxError>>(self, result: Result<T, E>) -> Result<(), Result<T, E>> {
+        if !self.start() {
+            return Err(result);
+        }
+        let outcome = result.map_err(|error| self.shared.failure(Fault::from_error(error)));
+        self.shared.end(outcome);
+        Ok(())
+    }
+
+    /// Returns whether the work was asked to end. Never waits.
+    pub fn is_cancelled(&self) -> bool {
+        self.shared.is_asked.load(Ordering::SeqCst)
+    }
+
+    /// Waits until the work is asked to end; for ever if it never is.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + Unpin
+    where
+        T: Send,
+    {
+        Asked { shared: &self.shared }
+    }
+}
+
+impl<T> Drop for Promise<T> {
+    fn drop(&mut self) {
+        let is_owed = {
+            let mut state = lock(&self.shared.state);
+            let is_owed = matches!(state.phase, Phase::Pending)
+                || matches!(state.phase, Phase::Running) && !state.was_cancelled;
+            if is_owed {
+                state.phase = Phase::Running;
+            }
+            is_owed
+        };
+        if is_owed {
+            let reason = format!("`{}` went away without an answer", self.shared.name);
+            self.shared.end(Err(self.shared.failure(Fault::new(FailureKind::Closed, reason))));
+        }
+    }
+}
+
+impl<T> fmt::Debug for Promise<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.show("Promise", f)
+    }
+}
+
+/// The wait of [`Promise::cancelled`].
+struct Asked<'p, T> {
+    shared: &'p Shared<T>,
+}
+
+impl<T> Future for Asked<'_, T> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let before = lock(&self.shared.state).writer.replace(context.waker().clone());
+        drop(before);
+        // After the waker is in place: either this sees the question or the asker the waker.
+        if self.shared.is_asked.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<T> Shared<T> {
+    fn failure(&self, fault: Fault) -> Failure {
+        Failure::new(ItemId::of_source(self.number), self.name.clone(), 1, fault)
+    }
+
+    fn taken(&self) -> Failure {
+        self.failure(Fault::new(FailureKind::Closed, "the outcome was taken before"))
+    }
+
+    /// Takes the outcome if there is one.
+    fn take(&self, state: &mut State<T>) -> Option<Outcome<T>> {
+        match mem::replace(&mut state.phase, Phase::Taken) {
+            Phase::Done(outcome) => Some(outcome),
+            Phase::Taken => Some(Err(self.taken())),
+            unfinished => {
+                state.phase = unfinished;
+                None
+            }
+        }
+    }
+
+    /// Sets the outcome: callbacks first, then whoever waits. The phase is
+    /// `Running`, and the caller the only one who may leave it.
+    fn end(&self, outcome: Outcome<T>) {
+        lock(&self.state).phase = Phase::Telling;
+        self.tell(outcome);
+    }
+
+    /// Calls the callbacks, those too that come meanwhile, and is done.
+    fn tell(&self, outcome: Outcome<T>) {
+        loop {
+            let callbacks = {
+                let mut state = lock(&self.state);
+                let callbacks = mem::take(&mut state.callbacks);
+                if callbacks.is_empty() {
+                    state.phase = Phase::Done(outcome);
+                    let wakers = (state.reader.take(), state.writer.take());
+                    drop(state);
+                    wakers.0.into_iter().for_each(Waker::wake);
+                    return;
+                }
+                callbacks
+            };
+            callbacks.into_iter().for_each(|callback| call(callback, &outcome));
+        }
+    }
+
+    fn cancel_pending(&self) -> bool {
+        self.is_asked.store(true, Ordering::SeqCst);
+        let (writer, is_pending, was_cancelled) = {
+            let mut state = lock(&self.state);
+            let is_pending = matches!(state.phase, Phase::Pending);
+            if is_pending {
+                state.phase = Phase::Running;
+                state.was_cancelled = true;
+            }
+            (state.writer.take(), is_pending, state.was_cancelled)
+        };
+        writer.into_iter().for_each(Waker::wake);
+        if is_pending {
+            let reason = "cancelled before it began";
+            self.end(Err(self.failure(Fault::new(FailureKind::Cancelled, reason))));
+        }
+        was_cancelled
+    }
+
+    fn show(&self, what: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phase = match lock(&self.state).phase {
+            Phase::Pending => "pending",
+            Phase::Running => "running",
+            Phase::Telling | Phase::Done(_) => "done",
+            Phase::Taken => "taken",
+        };
+        f.debug_struct(what)
+            .field("name", &self.name)
+            .field("number", &self.number)
+            .field("phase", &phase)
+            .finish()
+    }
+}
