@@ -13,6 +13,7 @@ mod children;
 mod cpu;
 mod each;
 mod harness;
+mod polls;
 mod queue;
 mod report;
 mod stages;
@@ -25,10 +26,11 @@ struct Group {
     contests: fn(&Options) -> Vec<Contest>,
 }
 
-const GROUPS: [Group; 5] = [
+const GROUPS: [Group; 6] = [
     Group { name: "queue", about: queue::ABOUT, contests: queue::contests },
     Group { name: "stages", about: stages::ABOUT, contests: stages::contests },
     Group { name: "waits", about: waits::ABOUT, contests: waits::contests },
+    Group { name: "polls", about: polls::ABOUT, contests: polls::contests },
     Group { name: "children", about: children::ABOUT, contests: children::contests },
     Group { name: "each", about: each::ABOUT, contests: each::contests },
 ];
@@ -36,7 +38,7 @@ const GROUPS: [Group; 5] = [
 const USAGE: &str = "\
 Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [--alone NAME] [GROUP]...
 
-Groups: queue, stages, waits, children, each; all unless some are named.
+Groups: queue, stages, waits, polls, children, each; all unless some are named.
 
   --rounds N   measure each contestant N times, an odd number; 9 unless set
   --quick      a tenth of the work in 3 rounds, to see that everything runs

@@ -10,7 +10,10 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     io,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,8 @@ pub(crate) struct Reporter {
     /// Whether each line of a job's output begins with its item.
     tags: bool,
     log: Option<JobLog>,
+    /// Whether a poll that takes too long has been told of.
+    told_of_poll: AtomicBool,
     /// What ends the run when the log cannot be written any more.
     stop: OnceLock<Stop>,
     inside: Mutex<HashMap<u64, Tracked>>,
@@ -90,6 +95,7 @@ impl Reporter {
             keeps_records: false,
             tags: false,
             log: None,
+            told_of_poll: AtomicBool::new(false),
             stop: OnceLock::new(),
             inside: Mutex::default(),
             left: Mutex::default(),
@@ -241,6 +247,19 @@ impl Reporter {
         }
     }
 
+    /// Tells of the first poll that takes too long; the summary has the longest.
+    fn held_up(&self, item: &ItemId, stage: &str, time: Duration, what: &str) {
+        if self.tells_failures && !self.told_of_poll.swap(true, Ordering::Relaxed) {
+            let item = self.name(item);
+            let stage = harmless(stage.as_bytes());
+            let time = summary::short(time);
+            self.console.line(&format!(
+                "warning: {item}: stage `{stage}` {what} {time} without giving way to the others \
+                 of its event loop"
+            ));
+        }
+    }
+
     fn name(&self, item: &ItemId) -> String {
         let tracked = self.tracked(&item.sequence_numbers());
         items(tracked.iter().map(|tracked| &tracked.origin))
@@ -281,6 +300,14 @@ impl Observer for Reporter {
                  interrupted"
             ));
         }
+    }
+
+    fn stuck_poll(&self, item: &ItemId, stage: &str, so_far: Duration) {
+        self.held_up(item, stage, so_far, "has worked for");
+    }
+
+    fn slow_poll(&self, item: &ItemId, stage: &str, took: Duration) {
+        self.held_up(item, stage, took, "worked for");
     }
 
     fn item_ended(&self, item: u64, ending: &Ending) {

@@ -345,6 +345,8 @@ pub(crate) struct Shard {
     pub(crate) busy: AtomicU64,
     /// CPU time used for them.
     pub(crate) cpu: AtomicU64,
+    /// Polls that took longer than the watch allows.
+    pub(crate) slow_polls: AtomicU64,
     service: Mutex<Option<Histogram<u64>>>,
 }
 

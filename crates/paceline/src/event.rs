@@ -54,6 +54,17 @@ pub trait Observer: Send + Sync {
     /// cannot be killed, so its attempt fails when the worker returns.
     fn overdue(&self, _item: &ItemId, _stage: &str, _timeout: Duration) {}
 
+    /// A future of an `io` stage has not come back from a poll for longer than
+    /// [`Pipeline::watch`](crate::Pipeline::watch) allows: it holds up every
+    /// other future of its event loop, perhaps for ever. Told once a poll,
+    /// while it goes on.
+    fn stuck_poll(&self, _item: &ItemId, _stage: &str, _so_far: Duration) {}
+
+    /// A poll of an `io` stage's future took longer than
+    /// [`Pipeline::watch`](crate::Pipeline::watch) allows. Told once a poll,
+    /// when it has ended.
+    fn slow_poll(&self, _item: &ItemId, _stage: &str, _took: Duration) {}
+
     /// An item of the source has ended; each one ends exactly once.
     fn item_ended(&self, _item: u64, _ending: &Ending) {}
 

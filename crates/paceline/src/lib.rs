@@ -68,6 +68,7 @@ mod stage;
 mod stop;
 mod summary;
 mod sync;
+mod watch;
 mod worker;
 
 pub use account::Halt;
@@ -88,6 +89,7 @@ pub use runnable::{Runnable, Running};
 pub use stage::{Kind, cores};
 pub use stop::{Stop, StopLevel};
 pub use summary::{StageSummary, Summary};
+pub use watch::SlowPoll;
 pub use worker::{Attempt, command::Job, function::is_cancelled};
 
 /// Prepares this program to leave nothing of its jobs behind: the first line of `main`.

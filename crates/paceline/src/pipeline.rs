@@ -35,6 +35,7 @@ use crate::{
     stop::Stop,
     summary::Summary,
     sync::block_on,
+    watch::{LONGEST_POLL, Watch},
     worker::{
         Attempt, Work,
         command::{Children, Job, OneCommand},
@@ -68,6 +69,7 @@ pub(crate) struct Plan<'a> {
     observer: Option<Arc<dyn Observer>>,
     halt: Option<Halt>,
     stall_after: Option<Duration>,
+    watch: Option<Duration>,
     /// Whether the source goes on after each round.
     pub(crate) has_rounds: bool,
     misuse: Option<Error>,
@@ -105,6 +107,7 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
             observer: None,
             halt: None,
             stall_after: None,
+            watch: Some(LONGEST_POLL),
             has_rounds: false,
             misuse: None,
         };
@@ -448,6 +451,23 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         self
     }
 
+    /// Sets how long a poll of an `io` stage's future may take, 100 ms unless
+    /// set; `None` turns the watch off.
+    ///
+    /// A future that computes or waits without `.await` holds up every other
+    /// one on its event loop. A poll that takes longer is told of while it
+    /// still goes on ([`Observer::stuck_poll`], at the latest after twice the
+    /// time) and when it has ended ([`Observer::slow_poll`]); the summary has
+    /// the [longest](Summary::longest_poll). Work of that sort belongs into a
+    /// stage of another kind, or off the loop.
+    pub fn watch(mut self, longest_poll: impl Into<Option<Duration>>) -> Self {
+        self.plan.watch = longest_poll.into();
+        if self.plan.watch == Some(Duration::ZERO) {
+            self.misused("a watch for polls that take no time: every poll would be one");
+        }
+        self
+    }
+
     /// Returns the handle that shows how far the run is.
     pub fn monitor(&self) -> Monitor {
         self.plan.monitor.clone()
@@ -577,6 +597,7 @@ impl Plan<'_> {
         let ledger = Ledger::new(self.stop.clone(), self.halt, self.observer.take());
         let mut core = Core::new(ledger, self.clock, self.stop, self.monitor);
         core.stall_after = self.stall_after;
+        core.watch = self.watch.map(Watch::new);
         core.window = window(&self.nodes);
         let stages =
             self.nodes.iter().map(|node| (node.settings().name.clone(), node.counters().clone()));

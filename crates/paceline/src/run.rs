@@ -35,6 +35,7 @@ use crate::{
     stop::Stop,
     summary::Summary,
     sync::{Bell, Notice, block_on, lock},
+    watch::Watch,
 };
 
 pub(crate) mod conductor;
@@ -119,6 +120,8 @@ pub(crate) struct Core {
     pub(crate) window: Option<u64>,
     /// After how long without any movement the observer is told.
     pub(crate) stall_after: Option<Duration>,
+    /// Who watches the polls of `io` stages.
+    pub(crate) watch: Option<Watch>,
     pub(crate) started: Duration,
     /// Workers that live, and who is told when the last has ended.
     pub(crate) live: AtomicUsize,
@@ -141,6 +144,7 @@ impl Core {
             monitor,
             window: None,
             stall_after: None,
+            watch: None,
             live: AtomicUsize::new(0),
             quiet: Notice::default(),
             is_over: OnceLock::new(),

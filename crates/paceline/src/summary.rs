@@ -10,6 +10,7 @@ use crate::{
     stage::{Kind, Stage},
     stop::StopLevel,
     sync::lock,
+    watch::{SlowPoll, Watch},
 };
 
 /// The account of a run that has ended.
@@ -45,6 +46,9 @@ pub struct Summary {
     pub failures: Vec<Failure>,
     /// How long the run took.
     pub elapsed: Duration,
+    /// The longest poll of an `io` stage's future, if one took longer than
+    /// [`Pipeline::watch`](crate::Pipeline::watch) allows.
+    pub longest_poll: Option<SlowPoll>,
     /// The stages, in order.
     pub stages: Vec<StageSummary>,
 }
@@ -73,6 +77,9 @@ pub struct StageSummary {
     pub busy: Duration,
     /// CPU time used; for `io` an upper bound.
     pub cpu: Duration,
+    /// Polls of an `io` stage's futures that took longer than
+    /// [`Pipeline::watch`](crate::Pipeline::watch) allows.
+    pub slow_polls: u64,
     /// Time that workers waited for input.
     pub starved: Duration,
     /// Time that workers waited for room downstream.
@@ -109,6 +116,7 @@ impl Summary {
             stopped: core.stop.level(),
             failures,
             elapsed: core.clock.now().saturating_sub(core.started),
+            longest_poll: core.watch.as_ref().and_then(Watch::longest),
             stages: stages.into_iter().map(|stage| stage.summary).collect(),
         }
     }
@@ -208,6 +216,7 @@ impl Measured {
             retried: counters.sum(|shard| &shard.retried),
             busy: Duration::from_nanos(counters.sum(|shard| &shard.busy)),
             cpu: Duration::from_nanos(counters.sum(|shard| &shard.cpu)),
+            slow_polls: counters.sum(|shard| &shard.slow_polls),
             starved: queue.waited_on_empty,
             blocked: Duration::ZERO,
             service_p50: Duration::from_nanos(service.value_at_quantile(0.5)),

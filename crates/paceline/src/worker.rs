@@ -11,7 +11,13 @@
 use std::{any::Any, borrow::Cow, future::Future, sync::Arc, time::Duration};
 
 use crate::{
-    account::Shard, clock::Clock, event::Observer, failure::Fault, item::ItemId, stop::Stop,
+    account::Shard,
+    clock::Clock,
+    event::Observer,
+    failure::Fault,
+    item::ItemId,
+    stop::Stop,
+    watch::{Seat, Watch},
 };
 
 pub(crate) mod command;
@@ -56,12 +62,17 @@ pub(crate) struct Surroundings<'a> {
     pub(crate) attempt: Attempt,
     pub(crate) item: &'a ItemId,
     pub(crate) stage: &'a str,
+    /// The stage, counted from 0.
+    pub(crate) stage_index: usize,
     pub(crate) timeout: Option<Duration>,
     pub(crate) grace: Duration,
     pub(crate) clock: &'a Clock,
     pub(crate) stop: &'a Stop,
     pub(crate) shard: &'a Shard,
     pub(crate) observer: Option<&'a Arc<dyn Observer>>,
+    pub(crate) watch: Option<&'a Watch>,
+    /// Where a poll is told of while it goes on.
+    pub(crate) seat: Option<&'a Seat>,
 }
 
 /// A stage's work.

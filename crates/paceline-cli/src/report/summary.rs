@@ -46,6 +46,15 @@ pub(crate) fn text(summary: &Summary) -> String {
             part * 100.0
         );
     }
+    if let Some(longest) = &summary.longest_poll {
+        let _ = writeln!(
+            text,
+            "longest poll: {} in `{}` ({}), which held up all others of its event loop",
+            short(longest.took),
+            harmless(longest.stage.as_bytes()),
+            longest.item,
+        );
+    }
     let _ = writeln!(text, "{}, {}", summary.account(), short(summary.elapsed));
     text
 }
@@ -96,7 +105,25 @@ pub(crate) fn short(time: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use paceline::{BoxError, Pipeline};
+
     use super::*;
+
+    #[test]
+    fn r63_8_the_longest_poll_is_named_with_its_stage() {
+        let summary = Pipeline::from_iter([1, 2])
+            .io("fetch", |n: u32| async move {
+                let since = std::time::Instant::now();
+                while n == 2 && since.elapsed() < Duration::from_millis(15) {}
+                Ok::<_, BoxError>(())
+            })
+            .watch(Duration::from_millis(10))
+            .run()
+            .unwrap();
+        let told = text(&summary);
+        let line = told.lines().find(|line| line.starts_with("longest poll: ")).unwrap();
+        assert!(line.contains(" ms in `fetch` (item 2), which held up"), "{line}");
+    }
 
     #[test]
     fn times_are_short_at_every_scale() {

@@ -26,6 +26,9 @@ pub(crate) fn conduct<'s>(
     core.clock.add_bell(bell);
     core.stop.add_bell(bell);
     core.monitor.set_bell(bell);
+    if let Some(watch) = &core.watch {
+        watch.set_bell(bell);
+    }
     fence(Ordering::SeqCst);
     let mut stall = Stall::new(core, nodes);
     while core.is_over.get().is_none() {
@@ -54,7 +57,19 @@ fn look<'s>(
         // others do its work meanwhile.
         drop(node.start_missing(hosts, core));
     }
-    [next, stall.look(core, nodes)].into_iter().flatten().min()
+    [next, stall.look(core, nodes), look_at_polls(core, nodes)].into_iter().flatten().min()
+}
+
+/// Tells the observer of polls that take too long, and returns when to look again.
+fn look_at_polls(core: &Core, nodes: &[Box<dyn Node + '_>]) -> Option<Duration> {
+    let (stuck, next) = core.watch.as_ref()?.look(core.clock.now());
+    if let Some(observer) = &core.ledger.observer {
+        for poll in stuck {
+            observer.stuck_poll(&poll.item, &nodes[poll.stage].settings().name, poll.so_far);
+        }
+    }
+    // The bell is rung when a clock that stands still goes on.
+    next.filter(|_| core.clock.runs())
 }
 
 /// Does what was asked for through the monitor.

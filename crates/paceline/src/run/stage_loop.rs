@@ -11,7 +11,7 @@
 use std::{
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     thread,
     time::Duration,
 };
@@ -26,9 +26,10 @@ use crate::{
     failure::{Failure, FailureKind, Fault},
     item::{Again, Ending, Envelope, ItemId, Load},
     outlet::Outlet,
-    stage::Stage,
+    stage::{Kind, Stage},
     stop::StopLevel,
     sync::{Either, first},
+    watch::{Seat, Watch},
     worker::{Attempt, Surroundings, Work, panic_message},
 };
 
@@ -54,6 +55,8 @@ pub(crate) struct StageLoop<'s, In, W> {
     ok: u64,
     /// CPU time of the thread that the counters know of, in nanoseconds.
     cpu_seen: u64,
+    /// Where its event loop says what it polls, if somebody is to be told of it.
+    seat: Option<Arc<Seat>>,
 }
 
 /// The answers for the next few items, where the work is plain.
@@ -89,7 +92,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
             && stage.settings.timeout.is_none()
             && stage.copier.get().is_none()
             && core.ledger.observer.is_none();
-        Self { stage, work, core, worker, on_thread, is_plain, ok: 0, cpu_seen: 0 }
+        Self { stage, work, core, worker, on_thread, is_plain, ok: 0, cpu_seen: 0, seat: None }
     }
 
     pub(crate) async fn run<Out>(mut self, mut outlet: Box<dyn Outlet<Out> + '_>)
@@ -97,6 +100,10 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         W: Work<In, Out>,
     {
         let ledger = &self.core.ledger;
+        if self.stage.settings.kind == Kind::Io && ledger.observer.is_some() {
+            // A worker stays on its event loop.
+            self.seat = self.core.watch.as_ref().map(Watch::seat);
+        }
         let mut inbox = Held::new(ledger.clone(), Some(self.stage.counters.clone()));
         let mut outbox = Held::new(ledger.clone(), None);
         let mut chunk = Chunk::new();
@@ -299,12 +306,15 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
             attempt: Attempt { number, slot: self.worker + 1 },
             item: id,
             stage: &settings.name,
+            stage_index: settings.index,
             timeout: settings.timeout,
             grace: settings.grace,
             clock: &core.clock,
             stop: &core.stop,
             shard: self.shard(),
             observer: core.ledger.observer.as_ref(),
+            watch: core.watch.as_ref(),
+            seat: self.seat.as_deref(),
         };
         match core.ledger.observer {
             None => (self.work.attempt(item, &surroundings).await, Duration::ZERO),

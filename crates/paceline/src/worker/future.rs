@@ -11,15 +11,15 @@ use std::{
     pin::{Pin, pin},
     sync::atomic::Ordering,
     task::{Context, Poll},
-    time::Instant,
+    time::Duration,
 };
 
 use super::{Attempt, Surroundings, Work, cancelled, panic_message, timed_out};
 use crate::{
-    account::Shard,
     failure::{BoxError, FailureKind, Fault},
     stop::StopLevel,
     sync::{Either, first},
+    watch::Watch,
 };
 
 /// A function that makes futures, as a stage's work.
@@ -43,11 +43,9 @@ where
     Out: Send,
 {
     async fn attempt(&self, item: In, surroundings: &Surroundings<'_>) -> Result<Out, Fault> {
-        let made = catch_unwind(AssertUnwindSafe(|| (self.function)(item, surroundings.attempt)));
-        let future =
-            made.map_err(|panic| Fault::new(FailureKind::Panic, panic_message(&*panic)))?;
-        let mut future = pin!(future);
-        let work = poll_fn(|context| poll_timed(future.as_mut(), surroundings.shard, context));
+        // The function is called in the first poll, so that what it does there counts too.
+        let mut future = pin!(async { (self.function)(item, surroundings.attempt).await });
+        let work = poll_fn(|context| poll_timed(future.as_mut(), surroundings, context));
         let stopped = surroundings.stop.reached(StopLevel::Cancel);
         let ended = match surroundings.timeout {
             None => first(work, stopped).await,
@@ -66,22 +64,47 @@ where
     }
 }
 
-/// One poll, timed; a panic in it is a fault.
+/// One poll, timed and watched; a panic in it is a fault.
 fn poll_timed<Fut, Out, E>(
     future: Pin<&mut Fut>,
-    shard: &Shard,
+    surroundings: &Surroundings<'_>,
     context: &mut Context<'_>,
 ) -> Poll<Result<Out, Fault>>
 where
     Fut: Future<Output = Result<Out, E>>,
     E: Into<BoxError>,
 {
-    let started = Instant::now();
+    let Surroundings { clock, shard, watch, .. } = surroundings;
+    let started = clock.now();
+    let seat = watch.zip(surroundings.seat);
+    if let Some((watch, seat)) = seat {
+        watch.enter(seat, surroundings.stage_index, surroundings.item, started);
+    }
     let poll = || future.poll(context).map_err(Fault::from_error);
     let polled = catch_unwind(AssertUnwindSafe(poll));
-    shard.cpu.fetch_add(started.elapsed().as_nanos() as u64, Ordering::Relaxed);
+    if let Some((_, seat)) = seat {
+        Watch::leave(seat);
+    }
+    let took = clock.now().saturating_sub(started);
+    shard.cpu.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+    if let Some(watch) = watch
+        && took >= watch.limit
+    {
+        was_slow(surroundings, watch, took);
+    }
     match polled {
         Ok(poll) => poll,
         Err(panic) => Poll::Ready(Err(Fault::new(FailureKind::Panic, panic_message(&*panic)))),
+    }
+}
+
+/// Tells of a poll that took longer than the watch allows.
+#[cold]
+fn was_slow(surroundings: &Surroundings<'_>, watch: &Watch, took: Duration) {
+    let Surroundings { item, stage, shard, observer, .. } = surroundings;
+    shard.slow_polls.fetch_add(1, Ordering::Relaxed);
+    watch.note(stage, item, took);
+    if let Some(observer) = observer {
+        observer.slow_poll(item, stage, took);
     }
 }
