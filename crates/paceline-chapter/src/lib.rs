@@ -20,6 +20,10 @@ pub mod item52;
 pub mod item53;
 pub mod item54;
 pub mod item55;
+pub mod item56;
+pub mod item57;
+pub mod item58;
+pub mod life;
 
 use paceline::BoxError;
 
@@ -34,7 +38,15 @@ pub struct Item {
 }
 
 /// All items, in their order.
-const ITEMS: &[Item] = &[item52::ITEM, item53::ITEM, item54::ITEM, item55::ITEM];
+const ITEMS: &[Item] = &[
+    item52::ITEM,
+    item53::ITEM,
+    item54::ITEM,
+    item55::ITEM,
+    item56::ITEM,
+    item57::ITEM,
+    item58::ITEM,
+];
 
 impl Item {
     /// Returns its number in the book, 52 to 64.

@@ -74,7 +74,7 @@ impl<'o> Show<'o> {
     ///
     /// If it cannot be written.
     pub fn found(&mut self, what: &str, value: impl Display) -> Result<(), Unwritten> {
-        self.line(&format!("  {what:<58}{value}"))
+        self.line(&format!("  {what:<60} {value}"))
     }
 
     /// Prints how long something took.
