@@ -149,7 +149,7 @@ pub(crate) struct Each {
         allow_negative_numbers = true
     )]
     pub(crate) workers: Width,
-    /// Print outputs in input order
+    /// Print outputs, standard error too, in input order
     #[arg(short = 'k', long, visible_alias = "keep-order")]
     pub(crate) ordered: bool,
     /// A further command, fed by the result of the one before
@@ -183,8 +183,8 @@ pub(crate) struct Each {
     /// Begin each line of output with the item and a tab
     #[arg(long)]
     pub(crate) tag: bool,
-    /// Print lines as they come, whole lines only; in input order with `-k`
-    /// outputs still come whole
+    /// Print lines as they come, whole lines only; with `-k` those of the
+    /// first job that has not ended, and the others' when it is their turn
     #[arg(long, conflicts_with = "json")]
     pub(crate) line_buffered: bool,
     /// Let jobs write straight to our output, which may mix

@@ -11,9 +11,9 @@ use std::{borrow::Cow, io, sync::Arc};
 
 use bytes::Bytes;
 use paceline::{FailureKind, Fault};
-use paceline_process::Captured;
 
 use crate::{
+    kept::Kept,
     source::{Defect, Item},
     template::{ExpandError, Values, expand::Lookup},
 };
@@ -61,7 +61,7 @@ pub(crate) struct Value {
     /// What each stage so far has made, in the order of the stages.
     results: Vec<Vec<Bytes>>,
     /// What the last job wrote, where that is printed as it is.
-    output: Option<Arc<Captured>>,
+    output: Option<Arc<Kept>>,
 }
 
 impl Value {
@@ -105,7 +105,7 @@ impl Value {
     }
 
     /// Becomes what the last job wrote.
-    pub(crate) fn printing(mut self, output: Arc<Captured>) -> Self {
+    pub(crate) fn printing(mut self, output: Arc<Kept>) -> Self {
         self.output = Some(output);
         self
     }
@@ -126,7 +126,7 @@ impl Value {
     }
 
     /// What the last job wrote, if it is to be printed as it is.
-    pub(crate) fn output(&self) -> Option<&Arc<Captured>> {
+    pub(crate) fn output(&self) -> Option<&Arc<Kept>> {
         self.output.as_ref()
     }
 

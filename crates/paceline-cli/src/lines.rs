@@ -3,17 +3,19 @@
 //! The jobs write into pipes of ours. One thread waits for all of them and
 //! passes whole lines on, so that no two are mixed; a reader that is slow
 //! makes it wait, and so the jobs, and memory holds no more than the
-//! beginnings of lines.
+//! beginnings of lines. With the order kept, those of the first item that has
+//! not ended come as they are written, and all others wait for their turn.
 //!
 //! Not here: outputs in one piece, which the engine collects (`results.rs`).
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, PipeReader, PipeWriter, Read, Write},
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
     thread,
@@ -22,7 +24,11 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{report::Console, results::Results};
+use crate::{
+    kept::{Keeper, Kept},
+    report::Console,
+    results::Results,
+};
 
 /// How long a descendant may hold the output of a job that has ended.
 const DRAIN: Duration = Duration::from_millis(200);
@@ -42,6 +48,7 @@ struct Shared {
     coming: Mutex<Vec<Stream>>,
     bell: PipeWriter,
     rung: Mutex<Option<PipeReader>>,
+    relay: OnceLock<Relay>,
 }
 
 /// Where the lines of a stream go.
@@ -54,6 +61,8 @@ enum Way {
 /// One output of one job.
 #[derive(Debug)]
 struct Stream {
+    /// The number of its item, or of the first of a batch.
+    owner: u64,
     from: PipeReader,
     way: Way,
     tag: Option<Vec<u8>>,
@@ -62,6 +71,8 @@ struct Stream {
     /// Whether a piece of a line has been passed on, so that no tag is due.
     is_within_line: bool,
     is_given_up: Arc<AtomicBool>,
+    /// What has been passed on of standard output, in bytes.
+    written: Arc<AtomicU64>,
     /// Told when the stream is given up while someone holds it; closed at its end.
     held: Sender<()>,
 }
@@ -71,6 +82,7 @@ struct Stream {
 pub(crate) struct JobLines {
     lines: Lines,
     is_given_up: Arc<AtomicBool>,
+    written: Arc<AtomicU64>,
     held: Receiver<()>,
 }
 
@@ -86,46 +98,70 @@ impl Lines {
     /// If the process can have no more descriptors.
     pub(crate) fn new() -> io::Result<Self> {
         let (rung, bell) = io::pipe()?;
-        Ok(Self(Arc::new(Shared { coming: Mutex::default(), bell, rung: Mutex::new(Some(rung)) })))
+        let rung = Mutex::new(Some(rung));
+        let coming = Mutex::default();
+        Ok(Self(Arc::new(Shared { coming, bell, rung, relay: OnceLock::new() })))
     }
 
-    /// Begins to pass lines on.
+    /// Begins to pass lines on, with a `keeper` in the order of the items.
     ///
     /// # Errors
     ///
     /// If there can be no more threads.
-    pub(crate) fn begin(&self, results: Arc<Mutex<Results>>, console: Console) -> io::Result<()> {
+    pub(crate) fn begin(
+        &self,
+        results: Arc<Mutex<Results>>,
+        console: Console,
+        keeper: Option<Keeper>,
+    ) -> io::Result<()> {
         let Some(rung) = lock(&self.0.rung).take() else { return Ok(()) };
+        let turn = keeper.map(|keeper| Turn { keeper, of: Mutex::new((1, BTreeMap::new())) });
         let shared = self.0.clone();
-        let relay = Relay { results, console };
-        thread::Builder::new().name("lines".into()).spawn(move || relay.run(&shared, rung))?;
+        shared.relay.get_or_init(|| Relay { results, console, turn });
+        thread::Builder::new().name("lines".into()).spawn(move || run(&shared, rung))?;
         Ok(())
     }
 
-    /// Opens the pipes of a job each of whose lines begins with `tag`.
+    /// With the order kept: all items before the one numbered `next` have ended.
+    pub(crate) fn turn_to(&self, next: u64) {
+        if let Some(relay) = self.0.relay.get() {
+            relay.turn_to(next);
+        }
+    }
+
+    /// Passes on what still waits for its turn, since items have been left unfinished.
+    pub(crate) fn end_waiting(&self) {
+        self.turn_to(u64::MAX);
+    }
+
+    /// Opens the pipes of a job each of whose lines begins with `tag`. `owner`
+    /// is the number of its first item.
     ///
     /// # Errors
     ///
     /// If the process can have no more descriptors.
-    pub(crate) fn open(&self, tag: Option<Vec<u8>>) -> io::Result<(JobLines, Ends)> {
+    pub(crate) fn open(&self, owner: u64, tag: Option<Vec<u8>>) -> io::Result<(JobLines, Ends)> {
         let (stdout, out) = io::pipe()?;
         let (stderr, error) = io::pipe()?;
         let (held, told) = mpsc::channel();
         let is_given_up = Arc::new(AtomicBool::new(false));
+        let written = Arc::new(AtomicU64::new(0));
         let stream = |from, way| Stream {
+            owner,
             from,
             way,
             tag: tag.clone(),
             partial: Vec::new(),
             is_within_line: false,
             is_given_up: is_given_up.clone(),
+            written: written.clone(),
             held: held.clone(),
         };
         lock(&self.0.coming).extend([stream(stdout, Way::Out), stream(stderr, Way::Error)]);
         self.ring();
         let file = |end: PipeWriter| Arc::new(File::from(OwnedFd::from(end)));
         let ends = Ends { stdout: file(out), stderr: file(error) };
-        Ok((JobLines { lines: self.clone(), is_given_up, held: told }, ends))
+        Ok((JobLines { lines: self.clone(), is_given_up, written, held: told }, ends))
     }
 
     fn ring(&self) {
@@ -150,16 +186,43 @@ impl JobLines {
     }
 }
 
+impl JobLines {
+    /// How much has been passed on of the job's standard output, in bytes.
+    pub(crate) fn written(&self) -> u64 {
+        self.written.load(Ordering::SeqCst)
+    }
+}
+
 impl Drop for JobLines {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-/// The thread that passes lines on.
+/// Where lines go, and when.
+#[derive(Debug)]
 struct Relay {
     results: Arc<Mutex<Results>>,
     console: Console,
+    turn: Option<Turn>,
+}
+
+/// Whose turn it is, where the order is kept.
+#[derive(Debug)]
+struct Turn {
+    keeper: Keeper,
+    /// The number of the first item that has not ended, and what waits, by the
+    /// number of its item.
+    of: Mutex<(u64, BTreeMap<u64, Vec<Piece>>)>,
+}
+
+type Piece = (Way, Kept);
+
+/// The thread that passes lines on.
+fn run(shared: &Shared, rung: PipeReader) {
+    if let Some(relay) = shared.relay.get() {
+        relay.run(shared, rung);
+    }
 }
 
 impl Relay {
@@ -182,11 +245,61 @@ impl Relay {
         }
     }
 
-    fn write(&self, way: Way, lines: &[u8]) {
+    fn write(&self, owner: u64, way: Way, lines: &[u8]) {
+        let Some(turn) = &self.turn else { return self.write_now(way, lines) };
+        let mut of = lock(&turn.of);
+        let (next, waiting) = &mut *of;
+        if owner <= *next {
+            return self.write_now(way, lines);
+        }
+        let waiting = waiting.entry(owner).or_default();
+        let last = waiting.last_mut().filter(|(last, _)| *last == way).map(|(_, kept)| kept);
+        let more = match last {
+            None => Some(turn.keep(lines)),
+            Some(kept) => {
+                if kept.grow(lines) {
+                    return;
+                }
+                kept.join(turn.keep(lines))
+            }
+        };
+        waiting.extend(more.map(|more| (way, more)));
+    }
+
+    fn write_now(&self, way: Way, lines: &[u8]) {
         match way {
             Way::Out => lock(&self.results).lines(lines),
             Way::Error => self.console.pass_on_lines(lines),
         }
+    }
+
+    fn turn_to(&self, item: u64) {
+        let Some(turn) = &self.turn else { return };
+        // Held all along, or later lines could come before those that waited.
+        let mut of = lock(&turn.of);
+        let (next, waiting) = &mut *of;
+        *next = item;
+        while let Some(first) = waiting.first_entry()
+            && *first.key() <= item
+        {
+            for (way, lines) in first.remove() {
+                match way {
+                    Way::Out => lock(&self.results).output(&lines, None),
+                    Way::Error => self.console.pass_on(&lines, None),
+                }
+            }
+        }
+    }
+}
+
+impl Turn {
+    /// Has lines wait. Where no file will have them, memory must.
+    fn keep(&self, lines: &[u8]) -> Kept {
+        let mut kept = self.keeper.hold(b"");
+        if kept.grow(lines) {
+            return kept;
+        }
+        self.keeper.spool(lines).unwrap_or_else(|_| self.keeper.hold(lines))
     }
 }
 
@@ -202,6 +315,9 @@ impl Stream {
             }
             Ok(read) => &buffer[..read],
         };
+        if self.way == Way::Out {
+            self.written.fetch_add(read.len() as u64, Ordering::SeqCst);
+        }
         match memchr::memrchr(b'\n', read) {
             Some(last) => {
                 let (whole, rest) = read.split_at(last + 1);
@@ -252,7 +368,7 @@ impl Stream {
     }
 
     fn write(&mut self, bytes: &[u8], relay: &Relay) {
-        let Some(tag) = &self.tag else { return relay.write(self.way, bytes) };
+        let Some(tag) = &self.tag else { return relay.write(self.owner, self.way, bytes) };
         let mut lines = Vec::with_capacity(bytes.len() + tag.len());
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             if !self.is_within_line {
@@ -261,7 +377,7 @@ impl Stream {
             lines.extend_from_slice(line);
             self.is_within_line = !line.ends_with(b"\n");
         }
-        relay.write(self.way, &lines);
+        relay.write(self.owner, self.way, &lines);
     }
 }
 

@@ -9,6 +9,7 @@ mod commands;
 mod exit_code;
 mod inputs;
 mod item;
+mod kept;
 mod lines;
 mod message;
 mod output_file;

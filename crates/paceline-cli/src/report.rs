@@ -7,7 +7,7 @@
 //! Not here: standard output, which is data (`results.rs`).
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     ffi::OsString,
     io,
     sync::{
@@ -18,9 +18,13 @@ use std::{
 };
 
 use paceline::{Ending, Failure, ItemId, Observer, StageEnded, Stop};
-use paceline_process::{Captured, Output};
+use paceline_process::Captured;
 
-use crate::{item::Origin, message::harmless};
+use crate::{
+    item::Origin,
+    kept::{Keeper, Kept},
+    message::harmless,
+};
 
 pub(crate) mod console;
 pub(crate) mod display;
@@ -50,6 +54,22 @@ pub(crate) struct Reporter {
     stop: OnceLock<Stop>,
     inside: Mutex<HashMap<u64, Tracked>>,
     left: Mutex<Left>,
+    /// What jobs wrote to standard error, if that is to wait for its turn.
+    errors: Option<Errors>,
+}
+
+/// Standard errors that wait for their items' turn, by the first item's number.
+#[derive(Debug)]
+struct Errors {
+    keeper: Keeper,
+    waiting: Mutex<BTreeMap<u64, Waiting>>,
+}
+
+/// What the jobs for some items wrote to standard error.
+#[derive(Debug)]
+struct Waiting {
+    tag: Option<Vec<u8>>,
+    outputs: Vec<Kept>,
 }
 
 /// The items that ended on the way, since the run was stopped.
@@ -99,6 +119,7 @@ impl Reporter {
             stop: OnceLock::new(),
             inside: Mutex::default(),
             left: Mutex::default(),
+            errors: None,
         }
     }
 
@@ -123,6 +144,12 @@ impl Reporter {
     /// Logs each job in `log`.
     pub(crate) fn logging(mut self, log: Option<JobLog>) -> Self {
         self.log = log;
+        self
+    }
+
+    /// Has the standard error of jobs wait for their items' turn, with `keeper`.
+    pub(crate) fn in_order(mut self, keeper: Option<Keeper>) -> Self {
+        self.errors = keeper.map(|keeper| Errors { keeper, waiting: Mutex::default() });
         self
     }
 
@@ -169,9 +196,37 @@ impl Reporter {
         self.tags.then(|| tag::of(origins))
     }
 
-    /// Passes on what a job wrote to its standard error.
-    pub(crate) fn pass_on(&self, origins: &[Arc<Origin>], output: &Captured) {
-        self.console.pass_on(output, self.tag(origins).as_deref());
+    /// Passes on what a job wrote to its standard error, now or when it is its turn.
+    pub(crate) fn pass_on(&self, origins: &[Arc<Origin>], output: Captured) {
+        if output.is_empty() {
+            return;
+        }
+        let tag = self.tag(origins);
+        let (Some(errors), Some(first)) = (&self.errors, origins.first()) else {
+            return self.console.pass_on(&output.into(), tag.as_deref());
+        };
+        // What finds no place to wait comes early: better than never.
+        let output = match errors.keeper.keep(output) {
+            Ok(output) => output,
+            Err((output, _)) => return self.console.pass_on(&output.into(), tag.as_deref()),
+        };
+        let mut waiting = errors.waiting();
+        let waiting = waiting.entry(first.seq);
+        waiting.or_insert(Waiting { tag, outputs: Vec::new() }).outputs.push(output);
+    }
+
+    /// Passes on what waited for the turn of the items up to the one numbered
+    /// `item`; those before it may have been left unfinished.
+    pub(crate) fn turn_of(&self, item: u64) {
+        let Some(errors) = &self.errors else { return };
+        let waited = {
+            let mut waiting = errors.waiting();
+            let later = waiting.split_off(&item.saturating_add(1));
+            std::mem::replace(&mut *waiting, later)
+        };
+        for Waiting { tag, outputs } in waited.values() {
+            outputs.iter().for_each(|output| self.console.pass_on(output, tag.as_deref()));
+        }
     }
 
     /// Notes that a job for these items is about to start.
@@ -182,9 +237,9 @@ impl Reporter {
     }
 
     /// Notes how much a job has written.
-    pub(crate) fn job_ended(&self, origins: &[Arc<Origin>], output: &Output) {
+    pub(crate) fn job_ended(&self, origins: &[Arc<Origin>], written: u64) {
         if let (Some(log), Some(first)) = (&self.log, origins.first()) {
-            log.received(first.seq, output.stdout().len());
+            log.received(first.seq, written);
         }
     }
 
@@ -263,6 +318,12 @@ impl Reporter {
     fn name(&self, item: &ItemId) -> String {
         let tracked = self.tracked(&item.sequence_numbers());
         items(tracked.iter().map(|tracked| &tracked.origin))
+    }
+}
+
+impl Errors {
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u64, Waiting>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -14,10 +14,9 @@ use std::{
 };
 
 use paceline::Stop;
-use paceline_process::Captured;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::{report::tag::Tagged, signals::Seen};
+use crate::{kept::Kept, report::tag::Tagged, signals::Seen};
 
 /// What can be written without a wait to a pipe that has room.
 const PIECE: usize = 4096;
@@ -72,7 +71,7 @@ impl Results {
     }
 
     /// Writes what a job has written, as it is or each line behind `tag`.
-    pub(crate) fn output(&mut self, output: &Captured, tag: Option<&[u8]>) {
+    pub(crate) fn output(&mut self, output: &Kept, tag: Option<&[u8]>) {
         if output.is_empty() {
             return;
         }

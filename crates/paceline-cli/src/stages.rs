@@ -15,6 +15,7 @@ use paceline::{Attempt, Fault, Pipeline, Retry};
 
 use crate::{
     item::Value,
+    kept::Keeper,
     lines::Lines,
     output_file::{Claims, Target},
     report::{Reporter, faults},
@@ -30,9 +31,6 @@ mod room;
 /// file does not say.
 const WAITING_WORKERS: usize = 16;
 
-/// Larger outputs go to an unlinked file.
-const SPILL_AFTER: usize = 1 << 20;
-
 /// What all stages of a run share.
 #[derive(Debug)]
 pub(crate) struct Workshop {
@@ -40,8 +38,6 @@ pub(crate) struct Workshop {
     pub(crate) folder: PathBuf,
     /// Where jobs run, if not where this program does.
     pub(crate) jobs_run_in: Option<PathBuf>,
-    /// How much of a job's output is kept in memory; the rest goes to a file.
-    pub(crate) spill_after: usize,
     /// The names of the stages, in order.
     pub(crate) stages: Vec<String>,
     /// Which item has which output file.
@@ -49,6 +45,8 @@ pub(crate) struct Workshop {
     pub(crate) http: Http,
     pub(crate) stores: Stores,
     pub(crate) reporter: Arc<Reporter>,
+    /// Has outputs wait, if they are to come in order.
+    pub(crate) keeper: Option<Keeper>,
     /// What prints the lines of jobs as they come, if it is not whole outputs.
     pub(crate) lines: Option<Lines>,
 }
@@ -75,12 +73,12 @@ impl Workshop {
         Self {
             folder,
             jobs_run_in: None,
-            spill_after: SPILL_AFTER,
             stages,
             claims: Claims::default(),
             stores: Stores::new(http.clone()),
             http,
             reporter,
+            keeper: None,
             lines: None,
         }
     }

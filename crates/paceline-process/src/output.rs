@@ -94,6 +94,12 @@ impl Output {
         (self.stdout, self.stderr)
     }
 
+    /// Hands over standard error; nothing of it is left here.
+    #[must_use]
+    pub fn take_stderr(&mut self) -> Captured {
+        std::mem::take(&mut self.stderr)
+    }
+
     /// Says whether a descendant still held the output open at the end.
     ///
     /// What it wrote past the drain limit is not in the output.

@@ -70,6 +70,8 @@ pub(crate) struct Plan<'a> {
     halt: Option<Halt>,
     stall_after: Option<Duration>,
     watch: Option<Duration>,
+    /// How many items of the source may be inside at once, if a stage keeps the order.
+    window: u64,
     /// Whether the source goes on after each round.
     pub(crate) has_rounds: bool,
     misuse: Option<Error>,
@@ -108,6 +110,7 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
             halt: None,
             stall_after: None,
             watch: Some(LONGEST_POLL),
+            window: 0,
             has_rounds: false,
             misuse: None,
         };
@@ -398,7 +401,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     /// Makes the stage hand on its results in the order of the source.
     ///
     /// Memory stays bounded: the source admits no more than a window of items
-    /// at once, so a very slow item holds up the others in the end. A fan-out
+    /// at once, so a very slow item holds up the others in the end; see
+    /// [`window`](Self::window). A fan-out
     /// or fan-in before this stage then keeps the order too. The window counts
     /// items of the source: behind a fan-out, all values that came of them may
     /// wait here for a slow one.
@@ -465,6 +469,29 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         if self.plan.watch == Some(Duration::ZERO) {
             self.misused("a watch for polls that take no time: every poll would be one");
         }
+        self
+    }
+
+    /// Sets how many items of the source may be inside at once where a stage
+    /// keeps the order: how far others may get ahead of a slow one. Their
+    /// values wait in memory.
+    ///
+    /// Twice as many as have a place in a queue or with a worker, and 64,
+    /// unless set; never fewer.
+    ///
+    /// ```
+    /// use paceline::Pipeline;
+    ///
+    /// let (all, _) = Pipeline::from_iter(0..1000)
+    ///     .cpu("half", |n: u32| Ok::<_, paceline::BoxError>(n / 2))
+    ///     .ordered()
+    ///     .window(500)
+    ///     .collect()?;
+    /// assert!(all.is_sorted());
+    /// # Ok::<(), paceline::Error>(())
+    /// ```
+    pub fn window(mut self, items: u64) -> Self {
+        self.plan.window = items;
         self
     }
 
@@ -598,7 +625,7 @@ impl Plan<'_> {
         let mut core = Core::new(ledger, self.clock, self.stop, self.monitor);
         core.stall_after = self.stall_after;
         core.watch = self.watch.map(Watch::new);
-        core.window = window(&self.nodes);
+        core.window = window(&self.nodes).map(|least| self.window.max(least));
         let stages =
             self.nodes.iter().map(|node| (node.settings().name.clone(), node.counters().clone()));
         core.monitor.open(core.ledger.clone(), stages.collect());

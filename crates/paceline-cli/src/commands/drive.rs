@@ -16,6 +16,7 @@ use crate::{
     args::When,
     exit_code,
     item::{Origin, Value},
+    kept::Keeper,
     lines::Lines,
     message::{Problem, harmless, reason},
     report::{Console, Reporter, Tracked, display::Display, faults, json, summary},
@@ -39,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) interrupt: Interrupt,
     /// What prints the jobs' lines as they come, if they do.
     pub(crate) lines: Option<Lines>,
+    /// Has outputs wait, if they are to come in order.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// An item and the value of each input source.
@@ -57,7 +60,7 @@ pub(crate) fn drive<I>(
 where
     I: Iterator<Item = Input> + Send + 'static,
 {
-    let Options { reporter, interrupt, lines, .. } = options;
+    let Options { reporter, interrupt, lines, keeper, .. } = options;
     let console = reporter.console().clone();
     let stop = Stop::new();
     reporter.may_stop(&stop);
@@ -88,11 +91,15 @@ where
     let display = Display::show(&options.name, when, &console, pipeline.monitor());
 
     let results = Arc::new(Mutex::new(Results::new(stop, watch.seen())));
-    if let Some(lines) = lines {
-        lines.begin(results.clone(), console.clone()).map_err(cannot_begin)?;
+    if let Some(lines) = &lines {
+        lines.begin(results.clone(), console.clone(), keeper).map_err(cannot_begin)?;
     }
-    let printer =
-        Printer { results: results.clone(), reporter: reporter.clone(), json: options.json };
+    let printer = Printer {
+        results: results.clone(),
+        reporter: reporter.clone(),
+        json: options.json,
+        lines: lines.clone(),
+    };
     let print = printer.clone();
     let ended = pipeline.for_each_outcome(move |outcome| print.print(outcome)).run();
     drop(display);
@@ -100,6 +107,10 @@ where
 
     for (tracked, failure) in reporter.take_failed() {
         printer.print_failure(tracked, &failure);
+    }
+    reporter.turn_of(u64::MAX);
+    if let Some(lines) = &lines {
+        lines.end_waiting();
     }
     let mut results = lock(&results);
     if options.json {
@@ -196,14 +207,28 @@ struct Printer {
     results: Arc<Mutex<Results>>,
     reporter: Arc<Reporter>,
     json: bool,
+    lines: Option<Lines>,
 }
 
 impl Printer {
     fn print(&self, outcome: Result<Value, Failure>) {
-        let value = match outcome {
-            Ok(value) => value,
-            Err(failure) => return self.print_failure(self.reporter.told(&failure), &failure),
+        let last = match outcome {
+            Ok(value) => {
+                self.print_value(&value);
+                value.origins.last().map(|origin| origin.seq)
+            }
+            Err(failure) => {
+                self.print_failure(self.reporter.told(&failure), &failure);
+                failure.item().sequence_numbers().last().copied()
+            }
         };
+        if let (Some(lines), Some(last)) = (&self.lines, last) {
+            lines.turn_to(last + 1);
+        }
+    }
+
+    fn print_value(&self, value: &Value) {
+        self.reporter.turn_of(value.owner());
         let mut results = lock(&self.results);
         if self.json {
             let numbers: Vec<u64> = value.origins.iter().map(|origin| origin.seq).collect();
@@ -220,6 +245,9 @@ impl Printer {
     }
 
     fn print_failure(&self, tracked: Vec<Tracked>, failure: &Failure) {
+        if let Some(first) = tracked.first() {
+            self.reporter.turn_of(first.origin.seq);
+        }
         let mut results = lock(&self.results);
         if self.json {
             results.line(json::failed(&tracked, failure).to_string().as_bytes());

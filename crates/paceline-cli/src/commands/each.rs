@@ -18,13 +18,14 @@ use crate::{
     args::{self, Width},
     commands::drive::{Input, Options, cannot_begin, drive, unlogged},
     exit_code, inputs,
+    kept::Keeper,
     lines::Lines,
     message::{Problem, reason},
     report::{Console, JobLog, Reporter},
     source::Interrupt,
     spec::{Batch, Retry, Stage, Work, Workers},
     stages::{self, Prints, Workshop},
-    template::{CommandTemplate, Dialect, ShellTemplate, Values},
+    template::{CommandTemplate, Dialect, Hole, Placeholder, ShellTemplate, Values},
     words,
 };
 
@@ -40,6 +41,7 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
             .hint("name it before the items: `paceline each gzip ::: a.txt b.txt`".to_owned()));
     }
     let stages = stages_of(&args, &command)?;
+    check_numbers(&stages, said.len().max(1).saturating_mul(args.batch))?;
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
     let inputs = inputs::open(said, args.null, args.skip_empty, &interrupt)?;
     if args.dry_run {
@@ -52,23 +54,21 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
     if let Some(error) = log.as_ref().and_then(JobLog::take_trouble) {
         return Ok(unlogged(&Console::default(), &error));
     }
+    let keeper = args.ordered.then(Keeper::default);
     let reporter = Arc::new(
         Reporter::new(Console::default())
             .quiet(args.quiet)
             .recording(args.json)
             .tagging(args.tag)
+            .in_order(keeper.clone())
             .logging(log),
     );
     // The folder may be gone, which is a matter of the jobs alone.
     let folder = std::path::absolute(".").unwrap_or_else(|_| PathBuf::from("."));
     let names = stages.iter().map(|stage| stage.name.clone()).collect();
     let mut shop = Workshop::new(folder, names, reporter.clone());
-    if args.ordered {
-        shop.spill_after = SPILL_AFTER_IN_ORDER;
-    }
-    // Lines cannot both come as they are written and wait for those before them: the order it is.
-    let lines = (args.line_buffered && !args.ordered).then(Lines::new).transpose();
-    let lines = lines.map_err(cannot_begin)?;
+    shop.keeper = keeper.clone();
+    let lines = args.line_buffered.then(Lines::new).transpose().map_err(cannot_begin)?;
     shop.lines = lines.clone();
     let shop = Arc::new(shop);
     let options = Options {
@@ -81,13 +81,16 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
         reporter,
         interrupt,
         lines,
+        keeper,
     };
     let prints = if args.ungrouped && !args.json { Prints::Directly } else { Prints::Whole };
-    drive(options, inputs, |items| stages::add_all(items, &stages, &shop, prints))
+    let window = AHEAD.saturating_mul(args.batch as u64);
+    drive(options, inputs, |items| stages::add_all(items, &stages, &shop, prints).window(window))
 }
 
-/// With the order kept, outputs wait for those before them: most of each waits in a file.
-const SPILL_AFTER_IN_ORDER: usize = 64 << 10;
+/// How many jobs may be ahead of a late one with the order kept. 10,000 take
+/// some 10 MiB beside their outputs, most of which wait in files.
+const AHEAD: u64 = 10_000;
 
 fn cannot_log(path: &Path, error: &io::Error) -> Problem {
     Problem::new(format!("cannot write the job log `{}`: {}", path.display(), reason(error)))
@@ -149,6 +152,29 @@ fn work(args: &args::Each, command: &[OsString]) -> Result<Work, Problem> {
         command.never_append();
     }
     Ok(Work::Run(command))
+}
+
+/// Refuses placeholders for values that no job has: `most` come to each.
+fn check_numbers(stages: &[Stage], most: usize) -> Result<(), Problem> {
+    let holes = stages.iter().flat_map(|stage| -> Box<dyn Iterator<Item = &Hole>> {
+        match &stage.work {
+            Work::Shell(script) => Box::new(script.holes()),
+            Work::Run(command) => Box::new(command.holes()),
+            _ => unreachable!("`each` runs commands and scripts"),
+        }
+    });
+    let number = |hole: &Hole| match hole.kind {
+        Placeholder::Source(number) => Some(number),
+        _ => None,
+    };
+    match holes.filter_map(number).find(|&number| number > most) {
+        None => Ok(()),
+        Some(number) => {
+            let values = if most == 1 { "one value".to_owned() } else { format!("{most} values") };
+            Err(Problem::new(format!("`{{{number}}}` stands for nothing: a job gets {values}"))
+                .hint("more come of further `:::` sources, or with `-n`".to_owned()))
+        }
+    }
 }
 
 /// A stage is called as its program, with a number if another is too.

@@ -50,6 +50,7 @@ pub(crate) fn run(args: args::Run) -> Result<ExitCode, Problem> {
         reporter,
         interrupt,
         lines: None,
+        keeper: None,
     };
     let inputs = items.map(|item| item.map(alone));
     drive(options, inputs, |items| stages::add_all(items, &file.stages, &shop, Prints::Nothing))

@@ -7,9 +7,9 @@ use std::{
 };
 
 use indicatif::ProgressBar;
-use paceline_process::Captured;
 
 use super::tag::Tagged;
+use crate::kept::Kept;
 
 /// The way to standard error. Clones are the same one.
 ///
@@ -34,7 +34,7 @@ impl Console {
 
     /// Passes on what a job wrote to its standard error, byte by byte, or each
     /// line behind `tag`.
-    pub(crate) fn pass_on(&self, output: &Captured, tag: Option<&[u8]>) {
+    pub(crate) fn pass_on(&self, output: &Kept, tag: Option<&[u8]>) {
         if output.is_empty() {
             return;
         }

@@ -3,10 +3,11 @@
 use std::{error::Error, ffi::OsString, fmt, io, os::unix::ffi::OsStrExt, sync::Arc};
 
 use paceline::{Failure, FailureKind, Fault};
-use paceline_process::{Captured, ErrorKind, ExitError, Output};
+use paceline_process::{ErrorKind, ExitError};
 use rustix::io::Errno;
 
 use crate::{
+    kept::Kept,
     message::{harmless, words_of},
     spec::{Stage, Work},
     steps::{Kind, StepError},
@@ -65,7 +66,7 @@ pub(crate) fn of_exit(stage: &Stage, error: &ExitError) -> Fault {
 #[derive(Debug)]
 pub(crate) struct JobFailed {
     message: String,
-    output: Arc<Captured>,
+    output: Arc<Kept>,
 }
 
 impl fmt::Display for JobFailed {
@@ -77,15 +78,14 @@ impl fmt::Display for JobFailed {
 impl Error for JobFailed {}
 
 /// Lets a fault carry the job's output to where it is printed.
-pub(crate) fn with_output(fault: Fault, output: Output) -> Fault {
-    let output = Arc::new(output.into_streams().0);
+pub(crate) fn with_output(fault: Fault, output: Arc<Kept>) -> Fault {
     let (code, signal) = (fault.code(), fault.signal());
     let cause = JobFailed { message: fault.to_string(), output };
     Fault::new(fault.kind(), cause).with_code(code).with_signal(signal)
 }
 
 /// What the failed job had written, if that is to be printed as it is.
-pub(crate) fn output(failure: &Failure) -> Option<&Arc<Captured>> {
+pub(crate) fn output(failure: &Failure) -> Option<&Arc<Kept>> {
     failure.cause().downcast_ref::<JobFailed>().map(|failed| &failed.output)
 }
 

@@ -8,7 +8,7 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use paceline::{Ending, StageEnded};
@@ -33,8 +33,10 @@ struct State {
 #[derive(Debug)]
 struct Running {
     command: Vec<u8>,
-    /// Since 1970.
+    /// By the wall clock, since 1970.
     started: Duration,
+    /// By one that nobody sets.
+    since: Instant,
     received: u64,
 }
 
@@ -58,7 +60,9 @@ impl JobLog {
             .map(|arguments| words::quote_all(arguments.iter().map(|word| word.as_bytes())))
             .collect();
         let command = commands.join(" | ").replace('\n', "\\n").into_bytes();
-        self.state().running.insert(seq, Running { command, started: now(), received: 0 });
+        self.state()
+            .running
+            .insert(seq, Running { command, started: now(), since: Instant::now(), received: 0 });
     }
 
     /// Notes how much a job has written.
@@ -74,7 +78,7 @@ impl JobLog {
         let Some(&seq) = event.item.sequence_numbers().first() else { return true };
         let mut state = self.state();
         // What failed before it came to a job has no row.
-        let Some(Running { command, started, received }) = state.running.remove(&seq) else {
+        let Some(Running { command, started, since, received }) = state.running.remove(&seq) else {
             return true;
         };
         let (exit, signal) = match event.ending {
@@ -87,7 +91,7 @@ impl JobLog {
         let mut row = format!(
             "{seq}\t:\t{:.3}\t{:.3}\t0\t{received}\t{exit}\t{signal}\t",
             started.as_secs_f64(),
-            now().saturating_sub(started).as_secs_f64()
+            since.elapsed().as_secs_f64()
         )
         .into_bytes();
         row.extend_from_slice(&command);

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsString,
+    fs::File,
     os::unix::ffi::OsStrExt,
     sync::{Arc, OnceLock},
 };
@@ -13,6 +14,7 @@ use paceline::{
 use super::{Prints, Step, job_environment};
 use crate::{
     item::Value,
+    kept::Kept,
     lines::{Ends, JobLines},
     output_file::{OutputFile, ReservedFile},
     report::faults,
@@ -27,6 +29,8 @@ pub(super) struct Commands {
     names_out: bool,
     /// The programs without arguments, whose clones share where each was found.
     programs: Vec<OnceLock<Command>>,
+    /// What takes nothing: for jobs that write to a standard output that is closed.
+    no_stdout: Option<Arc<File>>,
 }
 
 /// The file that an attempt makes.
@@ -54,7 +58,10 @@ impl Commands {
             Work::Pipe(commands) => commands.len(),
             _ => 1,
         };
-        Self { step, names_out, programs: vec![OnceLock::new(); commands] }
+        let closed = step.prints == Prints::Directly && crate::check_open().is_err();
+        // Opened for reading: a job is told that it cannot write, as with our own closed output.
+        let no_stdout = closed.then(|| File::open("/dev/null").ok()).flatten().map(Arc::new);
+        Self { step, names_out, programs: vec![OnceLock::new(); commands], no_stdout }
     }
 
     fn making(&self, value: &Value, attempt: &Attempt) -> Result<Making, Fault> {
@@ -95,16 +102,45 @@ impl Commands {
             (_, Some(ends)) if self.step.prints != Prints::Nothing => {
                 Ok(Stdout::File(ends.stdout.clone()))
             }
-            _ if self.step.prints == Prints::Directly => Ok(Stdout::Inherit),
+            _ if self.step.prints == Prints::Directly => Ok(match &self.no_stdout {
+                Some(file) => Stdout::File(file.clone()),
+                None => Stdout::Inherit,
+            }),
             _ => Ok(Stdout::Capture),
         }
     }
 
-    /// Tells on what is known of every job that has ended, however it did.
-    fn tell(&self, value: &Value, output: &Output) {
+    /// Tells on what is known of every job that has ended, however it did, and
+    /// whether a descendant of it held its lines.
+    fn tell(&self, value: &Value, output: &mut Output, lines: Option<JobLines>) -> bool {
         let reporter = &self.step.shop.reporter;
-        reporter.pass_on(&value.origins, output.stderr());
-        reporter.job_ended(&value.origins, output);
+        reporter.pass_on(&value.origins, output.take_stderr());
+        let holds_lines = lines.as_ref().is_some_and(JobLines::end);
+        let passed_on = lines.map_or(0, |lines| lines.written());
+        reporter.job_ended(&value.origins, output.stdout().len() + passed_on);
+        holds_lines
+    }
+
+    /// Has what a job wrote wait for its turn, if it has one.
+    fn keep(&self, output: Output) -> Result<Arc<Kept>, Fault> {
+        let (stdout, _) = output.into_streams();
+        match &self.step.shop.keeper {
+            None => Ok(Arc::new(stdout.into())),
+            Some(keeper) => keeper.keep(stdout).map(Arc::new).map_err(|(_, error)| {
+                Fault::new(FailureKind::Io, format!("could not keep the output: {error}"))
+            }),
+        }
+    }
+
+    /// Has a fault carry what the job wrote to where it is printed.
+    fn with_output(&self, fault: Fault, output: Output) -> Fault {
+        match self.step.prints {
+            Prints::Nothing => fault,
+            Prints::Whole | Prints::Directly => match self.keep(output) {
+                Ok(output) => faults::with_output(fault, output),
+                Err(fault) => fault,
+            },
+        }
     }
 
     /// One of the stage's commands, by its place, with what is the same for all of them.
@@ -160,13 +196,13 @@ impl Job<Value> for Commands {
         let (lines, ends) = match &self.step.shop.lines {
             None => (None, None),
             Some(lines) => {
-                let (lines, ends) = lines.open(self.step.shop.reporter.tag(&value.origins))?;
+                let (lines, ends) =
+                    lines.open(value.owner(), self.step.shop.reporter.tag(&value.origins))?;
                 (Some(lines), Some(ends))
             }
         };
         self.step.shop.reporter.job_starts(&value.origins, &arguments);
         let environment = job_environment(&self.step, value, attempt);
-        let spill = self.step.shop.spill_after;
         let mut commands = Vec::with_capacity(arguments.len());
         let last = arguments.len() - 1;
         for (index, arguments) in arguments.into_iter().enumerate() {
@@ -178,27 +214,29 @@ impl Job<Value> for Commands {
             if index == last {
                 command = command.stdout(self.stdout(&making, ends.as_ref())?);
             }
-            commands.push(command.spill_after(spill));
+            commands.push(command);
         }
         Ok((Chain::new(commands), (making, lines)))
     }
 
-    fn stopped(&self, value: &Value, output: Output, fault: Fault) -> Fault {
-        self.tell(value, &output);
-        match self.step.prints {
-            Prints::Nothing => fault,
-            Prints::Whole | Prints::Directly => faults::with_output(fault, output),
-        }
+    fn stopped(
+        &self,
+        value: &Value,
+        (_, lines): Self::State,
+        mut output: Output,
+        fault: Fault,
+    ) -> Fault {
+        self.tell(value, &mut output, lines);
+        self.with_output(fault, output)
     }
 
     fn finish(
         &self,
         value: Value,
         (making, lines): Self::State,
-        output: Output,
+        mut output: Output,
     ) -> Result<Value, BoxError> {
-        self.tell(&value, &output);
-        let holds_lines = lines.is_some_and(|lines| lines.end());
+        let holds_lines = self.tell(&value, &mut output, lines);
         if output.is_leaky() || holds_lines {
             self.step.shop.reporter.leaky(&value.origins, &self.step.stage.name);
         }
@@ -206,18 +244,12 @@ impl Job<Value> for Commands {
             Ok(output) => output,
             Err(error) => {
                 let fault = faults::of_exit(&self.step.stage, &error);
-                return Err(match self.step.prints {
-                    Prints::Nothing => fault,
-                    Prints::Whole | Prints::Directly => {
-                        faults::with_output(fault, error.into_output())
-                    }
-                }
-                .into());
+                return Err(self.with_output(fault, error.into_output()).into());
             }
         };
         let result = match making {
             Making::Nothing if self.step.prints != Prints::Nothing => {
-                return Ok(value.printing(Arc::new(output.into_streams().0)));
+                return Ok(value.printing(self.keep(output)?));
             }
             Making::Nothing => {
                 let (stdout, _) = output.into_streams();

@@ -57,8 +57,9 @@ impl<'a> Values<'a> {
             Placeholder::Seq => vec![Cow::Owned(self.seq.to_string().into_bytes())],
             Placeholder::Slot => vec![Cow::Owned(self.slot.to_string().into_bytes())],
             Placeholder::Source(number) => {
+                // A number that no item can have is refused beforehand; the last batch has fewer.
                 let source = number.checked_sub(1).and_then(|index| self.sources.get(index));
-                vec![Cow::Borrowed(*source.ok_or(ExpandError::NoSource(*number))?)]
+                source.map(|source| Cow::Borrowed(*source)).into_iter().collect()
             }
             Placeholder::Out => vec![Cow::Borrowed(self.out.ok_or(ExpandError::NoOut)?)],
             Placeholder::Name(name) => match self.names {
@@ -82,8 +83,6 @@ pub(crate) enum ExpandError {
     TooLong(usize),
     /// A stage or a field has no value for this item; the reason in words.
     NoName(String),
-    /// There is no source of this number.
-    NoSource(usize),
     /// `{out}` where no file is made.
     NoOut,
 }
@@ -96,7 +95,6 @@ impl fmt::Display for ExpandError {
                 write!(formatter, "a value of {length} bytes is over the limit of 16 MiB")
             }
             Self::NoName(reason) => formatter.write_str(reason),
-            Self::NoSource(number) => write!(formatter, "there is no input source {number}"),
             Self::NoOut => formatter.write_str("`{out}` has no file here"),
         }
     }
@@ -175,6 +173,7 @@ mod tests {
     fn several_values_in_a_text_are_joined_by_blanks() {
         let values = Values::new(&[b"a.x", b"b.y"]);
         assert_eq!(expand("<{}><{.}><{2}>", &values), "<a.x b.y><a b><b.y>");
+        assert_eq!(expand("<{3}>", &values), "<>");
     }
 
     #[test]
@@ -184,7 +183,6 @@ mod tests {
         let values = [&long[..]];
         for (text, error) in [
             ("{}", ExpandError::TooLong(LONGEST_VALUE + 1)),
-            ("{2}", ExpandError::NoSource(2)),
             ("{out}", ExpandError::NoOut),
             ("{x}", ExpandError::NoName("there is no `x`".to_owned())),
         ] {

@@ -127,6 +127,17 @@ fn an_output_that_cannot_be_written_is_trouble() {
 }
 
 #[test]
+fn ungrouped_jobs_are_told_that_they_cannot_write() {
+    let world = World::new();
+    let run =
+        |job: &str| world.sh(&format!("\"$PACELINE\" each -u {job} ::: a >&-; echo $? >code"));
+    run("echo").end().exits(0).says("Bad file descriptor").says("failed: a: ");
+    assert_eq!(world.read("code"), "1\n");
+    run("true").end().exits(0);
+    assert_eq!(world.read("code"), "0\n");
+}
+
+#[test]
 fn a_job_whose_descendant_holds_its_output_is_leaky() {
     let world = World::new();
     let words = ["--json", "sh", "-c", "sleep 100 & echo x", "sh", ":::", "a"];

@@ -79,8 +79,29 @@ fn several_values_are_words_alone_and_joined_inside_a_word() {
     let words = ["-k", "-n2", "printf", "<%s>", "{}", "x{}y", "{#};"];
     let ended = world.each(words).input("a\nb c\nd\n").end().exits(0);
     assert_eq!(ended.text(), "<a><b c><xa b cy><1;><d><xdy><2;>");
+    // The last batch may have fewer: what it lacks is no word, and nothing inside one.
+    let words = ["-k", "-n2", "printf", "<%s>", "{2}", "x{2}", "{1}", ":::", "a", "b", "c"];
+    assert_eq!(world.each(words).end().exits(0).text(), "<b><xb><a><x><c>");
+    let words = ["-k", "-n2", "--shell", "printf '<%s>' {2} \"x{2}\" x{1}", ":::", "a", "b", "c"];
+    assert_eq!(world.each(words).end().exits(0).text(), "<b><xb><xa><x><xc>");
     let ended = world.each(["-k", "-n", "3", "echo"]).input(numbers(7)).end().exits(0);
     assert_eq!(ended.text(), "1 2 3\n4 5 6\n7\n");
+}
+
+#[test]
+fn the_number_of_a_source_that_there_is_not_is_refused_before_anything_runs() {
+    let world = World::new();
+    for (words, values) in [
+        (&["touch", "{2}", ":::", "a"][..], "one value"),
+        (&["touch", "{3}", ":::", "a", ":::", "b"], "2 values"),
+        (&["-n2", "touch", "x{3}", ":::", "a"], "2 values"),
+        (&["--shell", "touch {2}", ":::", "a"], "one value"),
+        (&["--then", "touch {2}", "touch", ":::", "a"], "one value"),
+    ] {
+        let ended = world.each(words).end().exits(2);
+        ended.says("stands for nothing").says(values).says("hint: more come of further `:::`");
+    }
+    assert!(!world.has("a") && !world.has("b"));
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub trait Job<In>: Send + Sync {
 
     /// Makes the fault of an attempt that was stopped, at its timeout or with
     /// the run, from the one that says so and what the children had put out.
-    fn stopped(&self, _item: &In, _output: Output, fault: Fault) -> Fault {
+    fn stopped(&self, _item: &In, _state: Self::State, _output: Output, fault: Fault) -> Fault {
         fault
     }
 
@@ -116,7 +116,7 @@ where
         let cpu = u64::try_from(output.cpu().as_nanos()).unwrap_or(u64::MAX);
         surroundings.shard.cpu.fetch_add(cpu, Ordering::Relaxed);
         match why_not {
-            Some(fault) => Err(caught(|| Ok(self.0.stopped(&item, output, fault)))?),
+            Some(fault) => Err(caught(|| Ok(self.0.stopped(&item, state, output, fault)))?),
             None => caught(|| self.0.finish(item, state, output)),
         }
     }
