@@ -19,6 +19,11 @@ impl<T> Queue<T> {
     /// # Errors
     ///
     /// Returns [`PopError::Closed`] where [`pop`](Queue::pop) would.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn take(&self) -> Result<Taken<T>, PopError> {
         match self.shared.wait(&mut { IN_FLIGHT }, None) {
             Some(Ok(item)) => Ok(Taken::new(item, self)),
@@ -46,6 +51,11 @@ impl<T> Queue<T> {
     /// # Errors
     ///
     /// As [`pop_timeout`](Queue::pop_timeout).
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn take_timeout(&self, limit: Duration) -> Result<Taken<T>, PopTimeoutError> {
         match self.shared.wait(&mut { IN_FLIGHT }, Some(limit)) {
             Some(Ok(item)) => Ok(Taken::new(item, self)),
@@ -107,6 +117,11 @@ impl<T> Queue<T> {
     ///     drop(producer); // lets the consumers go
     /// });
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn join(&self) {
         self.shared.wait(&mut Join, None);
     }
@@ -117,6 +132,11 @@ impl<T> Queue<T> {
     /// # Errors
     ///
     /// Returns [`JoinTimeoutError`] if not everything was answered in time.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn join_timeout(&self, limit: Duration) -> Result<(), JoinTimeoutError> {
         self.shared.wait(&mut Join, Some(limit)).ok_or(JoinTimeoutError)
     }

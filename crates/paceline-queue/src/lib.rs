@@ -69,6 +69,9 @@
 //! - A panic in an item's `Drop` or in a consumer does not harm the queue;
 //!   items are never dropped under its lock, so their `Drop` may use it.
 //!
+//! A waiting operation on a thread that runs an event loop would hold up all
+//! of its tasks; it panics there, if the loop has said so by [`OnEventLoop`].
+//!
 //! Nothing is kept across a crash of the process.
 //!
 //! Not here: other orders than first in, first out (there are no priorities),
@@ -100,6 +103,7 @@
 //! [`close_now`]: Queue::close_now
 
 mod answer;
+mod blocking;
 mod error;
 mod future;
 mod hold;
@@ -117,6 +121,7 @@ mod wait;
 mod waiters;
 
 pub use answer::{Answer, Taken};
+pub use blocking::OnEventLoop;
 pub use error::{
     Closed, JoinTimeoutError, PopError, PopTimeoutError, PushError, PushTimeoutError, TryPopError,
     TryPushError,

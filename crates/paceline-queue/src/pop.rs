@@ -26,6 +26,11 @@ impl<T> Queue<T> {
     /// Returns [`PopError::Closed`] if the queue is closed, everything in it
     /// was delivered and nothing is on [`hold`](Queue::hold); or, after
     /// [`close_now`](Queue::close_now), at once.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn pop(&self) -> Result<T, PopError> {
         match self.shared.wait(&mut { ANSWERED }, None) {
             Some(Ok(item)) => Ok(item),
@@ -55,6 +60,11 @@ impl<T> Queue<T> {
     /// Returns [`PopTimeoutError::Timeout`] if nothing came for the whole
     /// time, [`PopTimeoutError::Closed`] where [`pop`](Queue::pop) would
     /// report the end.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn pop_timeout(&self, limit: Duration) -> Result<T, PopTimeoutError> {
         match self.shared.wait(&mut { ANSWERED }, Some(limit)) {
             Some(Ok(item)) => Ok(item),
@@ -87,6 +97,11 @@ impl<T> Queue<T> {
     /// # Errors
     ///
     /// Returns [`Closed`] where [`pop`](Queue::pop) would report the end.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn pop_batch(&self, buffer: &mut VecDeque<T>, max: usize) -> Result<usize, Closed> {
         self.shared.wait(&mut PopBatch { buffer, max }, None).unwrap_or(Err(Closed))
     }
@@ -110,6 +125,11 @@ impl<T> Queue<T> {
     /// Returns [`PopTimeoutError::Timeout`] if nothing came for the whole
     /// time, [`PopTimeoutError::Closed`] where [`pop`](Queue::pop) would
     /// report the end.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn pop_batch_timeout(
         &self,
         buffer: &mut VecDeque<T>,

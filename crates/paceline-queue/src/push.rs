@@ -20,6 +20,11 @@ impl<T> Queue<T> {
     ///
     /// Returns [`PushError`] with `item` inside if the queue is closed, before
     /// or during the wait. The item was then seen by nobody.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn push(&self, item: T) -> Result<(), PushError<T>> {
         let mut push = PushOne::new(item);
         match self.shared.wait(&mut push, None) {
@@ -51,6 +56,11 @@ impl<T> Queue<T> {
     /// Returns the item inside [`PushTimeoutError::Timeout`] if there was no
     /// room for the whole time, inside [`PushTimeoutError::Closed`] if the
     /// queue is closed, before or during the wait.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn push_timeout(&self, item: T, limit: Duration) -> Result<(), PushTimeoutError<T>> {
         let mut push = PushOne::new(item);
         match self.shared.wait(&mut push, Some(limit)) {
@@ -118,6 +128,11 @@ impl<T> Queue<T> {
     /// assert_eq!(buffer, [1, 2, 3]);
     /// # Ok::<(), paceline_queue::Closed>(())
     /// ```
+    ///
+    /// # Panics
+    ///
+    /// On a thread that runs an event loop, see [`OnEventLoop`](crate::OnEventLoop).
+    #[track_caller]
     pub fn push_batch(&self, buffer: &mut VecDeque<T>) -> Result<(), Closed> {
         self.shared.wait(&mut PushBatch { buffer }, None).unwrap_or(Err(Closed))
     }

@@ -8,6 +8,7 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use crate::blocking::refuse_on_event_loop;
 use crate::operation::Operation;
 use crate::shared::Shared;
 use crate::sync::{self, thread};
@@ -33,12 +34,20 @@ const WIDE: usize = 64;
 impl<T> Shared<T> {
     /// Blocks this thread until `operation` is done; `None` if `limit` passed
     /// before. A limit of zero only tries.
+    ///
+    /// # Panics
+    ///
+    /// If it may wait and this thread runs an event loop.
     #[inline]
+    #[track_caller]
     pub(crate) fn wait<O: Operation<T>>(
         &self,
         operation: &mut O,
         limit: Option<Duration>,
     ) -> Option<O::Output> {
+        if limit != Some(Duration::ZERO) {
+            refuse_on_event_loop();
+        }
         let output = self.attempt(operation);
         if output.is_some() || limit == Some(Duration::ZERO) {
             return output;

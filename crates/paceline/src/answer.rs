@@ -22,6 +22,8 @@ use std::{
     time::Duration,
 };
 
+use paceline_queue::OnEventLoop;
+
 use crate::{
     failure::{BoxError, Failure, FailureKind, Fault},
     item::ItemId,
@@ -140,15 +142,29 @@ impl<T> Answer<T> {
     ///
     /// # Errors
     ///
-    /// The [`Failure`] of the work.
-    pub fn wait(self) -> Outcome<T> {
-        block_on(self)
+    /// The [`Failure`] of the work. On a thread that runs an event loop, a
+    /// failure of kind [`WouldBlock`](FailureKind::WouldBlock) if the work is
+    /// not done: `await` it there.
+    pub fn wait(mut self) -> Outcome<T> {
+        match self.try_get() {
+            Some(outcome) => outcome,
+            None if OnEventLoop::is_here() => Err(self.shared.would_block()),
+            None => block_on(self),
+        }
     }
 
     /// Waits for the outcome at most `limit`; `None` if the work is not done
     /// by then. A limit of zero does not wait.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait). After a failure of kind
+    /// [`WouldBlock`](FailureKind::WouldBlock) the outcome is still to come.
     pub fn wait_for(&mut self, limit: Duration) -> Option<Outcome<T>> {
         match self.try_get() {
+            None if limit > Duration::ZERO && OnEventLoop::is_here() => {
+                Some(Err(self.shared.would_block()))
+            }
             None if limit > Duration::ZERO => block_on_for(self, limit),
             outcome => outcome,
         }
@@ -405,6 +421,12 @@ impl<T> Future for Asked<'_, T> {
 impl<T> Shared<T> {
     fn failure(&self, fault: Fault) -> Failure {
         Failure::new(ItemId::of_source(self.number), self.name.clone(), 1, fault)
+    }
+
+    #[cold]
+    fn would_block(&self) -> Failure {
+        let what = "waiting for it would hold up the event loop of this thread: `await` it";
+        self.failure(Fault::new(FailureKind::WouldBlock, what))
     }
 
     fn taken(&self) -> Failure {

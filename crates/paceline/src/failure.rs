@@ -40,6 +40,8 @@ pub enum FailureKind {
     Worker,
     /// The attempt was stopped with the run, or cancelled before it began.
     Cancelled,
+    /// The wait for it would have held up an event loop; the work goes on.
+    WouldBlock,
     /// Whoever was to do the work has shut down or gone away.
     Closed,
 }
@@ -59,6 +61,7 @@ impl FailureKind {
             Self::Io => "io",
             Self::Worker => "worker",
             Self::Cancelled => "cancelled",
+            Self::WouldBlock => "would-block",
             Self::Closed => "closed",
         }
     }

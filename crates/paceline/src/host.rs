@@ -23,6 +23,7 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
+use paceline_queue::OnEventLoop;
 
 use crate::{
     error::{Error, ErrorKind},
@@ -45,7 +46,7 @@ impl<'s, 'e> Hosts<'s, 'e> {
         let own = || EventLoops::at_most((2 * cores).max(8));
         Self {
             scope,
-            io: EventLoops::at_most(cores),
+            io: EventLoops { must_not_wait: true, ..EventLoops::at_most(cores) },
             own: std::iter::repeat_with(own).take(stages).collect(),
         }
     }
@@ -100,6 +101,8 @@ fn thread_name(name: &str) -> String {
 /// Event loops that are started as workers come, up to a limit.
 struct EventLoops<'s> {
     most: usize,
+    /// Whether waiting for a queue is a mistake there: others share the loop.
+    must_not_wait: bool,
     loops: Mutex<Vec<Arc<EventLoop<'s>>>>,
     next: AtomicUsize,
     is_finished: AtomicBool,
@@ -115,6 +118,7 @@ impl<'s> EventLoops<'s> {
     fn at_most(most: usize) -> Self {
         Self {
             most,
+            must_not_wait: false,
             loops: Mutex::default(),
             next: AtomicUsize::new(0),
             is_finished: AtomicBool::new(false),
@@ -127,7 +131,8 @@ impl<'s> EventLoops<'s> {
             // All other workers have ended: this one comes too late to find anything.
             return Ok(());
         }
-        let started = (loops.len() < self.most).then(|| EventLoop::start(hosts, name));
+        let started =
+            (loops.len() < self.most).then(|| EventLoop::start(hosts, name, self.must_not_wait));
         let event_loop = match started {
             Some(Ok(event_loop)) => {
                 loops.push(event_loop);
@@ -164,7 +169,7 @@ impl<'s> EventLoops<'s> {
 
 impl<'s> EventLoop<'s> {
     /// Starts a loop that waits for work.
-    fn start(hosts: &Hosts<'s, '_>, name: &str) -> Result<Arc<Self>, Error> {
+    fn start(hosts: &Hosts<'s, '_>, name: &str, must_not_wait: bool) -> Result<Arc<Self>, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(
             |error| {
                 let what = format!("could not start an event loop for `{name}`");
@@ -178,6 +183,7 @@ impl<'s> EventLoop<'s> {
         });
         let on_its_thread = event_loop.clone();
         hosts.on_thread(name, move || {
+            let _here = must_not_wait.then(OnEventLoop::enter);
             // tokio lets one task do 128 operations at a turn. To it all workers of this
             // loop are one task, and with thousands of them almost every turn is in vain.
             runtime.block_on(tokio::task::unconstrained(on_its_thread.run()));

@@ -2,4 +2,5 @@
 //! requirement (`r63_1_…`) or row of behaviours (`b25_…`, `t79_…`).
 
 mod support;
+mod waiting;
 mod watch;
