@@ -19,7 +19,7 @@ fn steady(mut object: Value) -> Value {
 }
 
 #[test]
-fn an_object_has_the_promised_fields_in_their_order() {
+fn rx_5_an_object_has_the_promised_fields_in_their_order() {
     let world = World::with("[[stage]]\nname = \"s\"\nrun = \"echo\"");
     let ended = world.run(["x", "--json"]).end().exits(0);
     let object = ended.json().remove(0);

@@ -192,3 +192,19 @@ fn every_way_to_fail_has_its_name() {
         }
     }
 }
+
+#[test]
+fn r55_17_three_stages_of_commands_end_with_a_table_and_with_0_only_if_all_is_ok() {
+    let file = "[[stage]]\nname = \"download\"\nrun = \"echo got\"\nworkers = 3\n\
+                [[stage]]\nname = \"resize\"\nrun = \"echo fit\"\nworkers = 4\n\
+                [[stage]]\nname = \"upload\"\nshell = \"test {#} != 7 && echo up {}\"\nworkers = 5\n";
+    let world = World::with(file);
+    let items: Vec<String> = (1..=6).map(|number| number.to_string()).collect();
+    let ended = world.run(&items).end().exits(0).counts(6, 6, 0, 0);
+    assert_eq!(ended.sorted()[0], "up fit got 1");
+    for stage in ["download", "resize", "upload"] {
+        assert!(ended.stderr.contains(stage), "{}", ended.stderr);
+    }
+    let items: Vec<String> = (1..=8).map(|number| number.to_string()).collect();
+    world.run(&items).end().exits(1).counts(8, 7, 1, 0);
+}

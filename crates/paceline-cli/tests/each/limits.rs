@@ -44,6 +44,27 @@ fn as_many_jobs_run_at_once_as_workers_say() {
 }
 
 #[test]
+fn r52_17_the_report_says_which_process_failed_how_and_after_how_long() {
+    let world = World::new();
+    let script =
+        "test $1 != slow || sleep 9; test $1 != bad || exit 7; test $1 != hit || kill -9 $$";
+    let words = ["-k", "--json", "--timeout", "300ms", "--grace", "1s", "sh", "-c", script, "sh"];
+    let items = [":::", "good", "slow", "bad", "hit"];
+    let ended = world.each(words.iter().chain(&items)).end().exits(1);
+    let told = ended.json();
+    let brief = |index: usize| {
+        let (item, error) = (&told[index], &told[index]["error"]);
+        format!("{} {} {} {}", item["in"], error["kind"], error["code"], error["signal"])
+    };
+    assert_eq!(brief(0), r#""good" null null null"#);
+    assert_eq!(brief(1), r#""slow" "timeout" null null"#);
+    assert_eq!(brief(2), r#""bad" "exit" 7 null"#);
+    assert_eq!(brief(3), r#""hit" "signal" null 9"#);
+    let ms = |index: usize| told[index]["stages"][0]["ms"].as_f64().unwrap();
+    assert!(ms(1) >= 300.0 && ms(1) < 1300.0 + 1000.0, "{}", ms(1));
+}
+
+#[test]
 fn a_job_that_ignores_the_asking_is_killed_after_the_grace() {
     let world = World::new();
     let script = "trap 'echo asked' TERM; while :; do sleep 0.1; done";

@@ -271,6 +271,32 @@ fn run_without_threads() {
 }
 
 #[test]
+fn r57_6_ten_thousand_items_in_flight_cost_less_than_50_mb() {
+    watched_alone(|| {
+        let resident = || {
+            let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+            pages.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+        };
+        let before = resident();
+        let all_are_in = tokio::sync::Barrier::new(10_000);
+        let most = AtomicUsize::new(0);
+        let summary = Pipeline::from_iter(0..10_000)
+            .io("wait", async |_: u32| {
+                if all_are_in.wait().await.is_leader() {
+                    most.store(resident().saturating_sub(before) as usize, Ordering::SeqCst);
+                }
+                Given::Ok(())
+            })
+            .workers(10_000)
+            .run()
+            .unwrap();
+        assert_eq!(summary.ok, 10_000);
+        let most = most.into_inner();
+        assert!(most > 0 && most < 50 << 20, "{most} bytes");
+    });
+}
+
+#[test]
 fn r58_1_45_cells_of_100_ms_on_five_workers_take_nine_turns() {
     watched_alone(|| {
         let started = Instant::now();

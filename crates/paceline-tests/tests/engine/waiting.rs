@@ -166,6 +166,29 @@ fn r53_6_a_stage_has_as_many_threads_as_workers_and_none_afterwards() {
     });
 }
 
+#[test]
+fn r53_8_no_worker_gets_less_than_a_quarter_of_its_share() {
+    watched_alone(|| {
+        let taken = Mutex::new(BTreeMap::new());
+        Pipeline::from_iter(0..10_000)
+            .blocking("share", |_| {
+                block_for(Duration::from_micros(50));
+                *taken
+                    .lock()
+                    .unwrap()
+                    .entry(format!("{:?}", thread::current().id()))
+                    .or_insert(0) += 1;
+                Given::Ok(())
+            })
+            .workers(4)
+            .run()
+            .unwrap();
+        let taken = taken.into_inner().unwrap();
+        assert_eq!(taken.len(), 4, "{taken:?}");
+        assert!(taken.values().all(|items| *items >= 10_000 / 4 / 4), "{taken:?}");
+    });
+}
+
 /// CPU time and voluntary context switches of all threads called `name`.
 fn used_by(name: &str) -> (Duration, u64) {
     let mut nanos = 0;
