@@ -53,6 +53,7 @@ mod chunk;
 mod clock;
 mod error;
 mod event;
+mod event_loop;
 mod failure;
 mod host;
 mod item;
@@ -77,6 +78,10 @@ pub use answers::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 pub use clock::Clock;
 pub use error::{Error, ErrorKind};
 pub use event::{Observer, StageEnded, StageState};
+pub use event_loop::{
+    EventLoop, Leftover, LoopHandle, off_loop,
+    runner::{Ended, Runner},
+};
 pub use failure::{BoxError, Failure, FailureKind, Fault};
 pub use item::{Ending, ItemId};
 pub use monitor::{Monitor, Progress, StageProgress};
