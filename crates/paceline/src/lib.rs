@@ -71,6 +71,7 @@ mod summary;
 mod sync;
 mod watch;
 mod worker;
+mod writer;
 
 pub use account::Halt;
 pub use answer::{Answer, Canceller, Outcome, Promise};
@@ -96,6 +97,7 @@ pub use stop::{Stop, StopLevel};
 pub use summary::{StageSummary, Summary};
 pub use watch::SlowPoll;
 pub use worker::{Attempt, command::Job, function::is_cancelled};
+pub use writer::Writer;
 
 /// Prepares this program to leave nothing of its jobs behind: the first line of `main`.
 ///

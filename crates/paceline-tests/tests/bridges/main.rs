@@ -6,3 +6,4 @@ mod runner;
 mod support;
 mod waiting;
 mod watch;
+mod writing;
