@@ -149,7 +149,7 @@ impl Ledger {
     /// one write for the plain ones, and gives their values to `take`.
     pub(crate) fn end_all<T>(&self, done: &mut Held<T>, mut take: impl FnMut(&ItemId, Output<T>)) {
         let mut plain = 0;
-        while let Some(Envelope { id, load }) = done.pop_front() {
+        while let Some(Envelope { id, load, .. }) = done.pop_front() {
             let ending = match load {
                 Load::Item(value) => {
                     take(&id, Output::Value(value));
@@ -291,7 +291,7 @@ impl<T> DerefMut for Held<T> {
 }
 
 impl<T> Held<T> {
-    fn let_go(&self, Envelope { id, load }: Envelope<T>) {
+    fn let_go(&self, Envelope { id, load, .. }: Envelope<T>) {
         let ending = match &load {
             Load::Item(_) | Load::Again(_) => {
                 if let Some(stage) = &self.stage {

@@ -36,6 +36,8 @@ pub enum ErrorKind {
     Start,
     /// The source panicked. Items taken before were finished.
     Source,
+    /// The journal cannot be written any more. What is not recorded is unfinished.
+    Journal,
     /// The account does not add up: a defect of paceline.
     Account,
 }

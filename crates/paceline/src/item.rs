@@ -129,6 +129,8 @@ impl Family {
 /// An item between two stages.
 pub(crate) struct Envelope<T> {
     pub(crate) id: ItemId,
+    /// The number of its entry in the journal: it may be seen when that is recorded.
+    pub(crate) entry: u64,
     pub(crate) load: Load<T>,
 }
 
@@ -154,6 +156,12 @@ pub(crate) struct Again<T> {
 
 impl<T> Envelope<T> {
     pub(crate) fn new(id: ItemId, load: Load<T>) -> Self {
-        Self { id, load }
+        Self { id, entry: 0, load }
+    }
+
+    /// The same, to be seen when this entry of the journal is recorded.
+    pub(crate) fn recorded_as(mut self, entry: u64) -> Self {
+        self.entry = entry;
+        self
     }
 }

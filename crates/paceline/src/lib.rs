@@ -57,6 +57,7 @@ mod event_loop;
 mod failure;
 mod host;
 mod item;
+mod journal;
 mod monitor;
 mod node;
 mod outlet;
@@ -85,12 +86,14 @@ pub use event_loop::{
 };
 pub use failure::{BoxError, Failure, FailureKind, Fault};
 pub use item::{Ending, ItemId};
+pub use journal::{Answered, Journal};
 pub use monitor::{Monitor, Progress, StageProgress};
 /// What a stage of kind `command` runs, and what it gives.
 pub use paceline_process::{Chain, Command, Output, Stderr, Stdin, Stdout};
 pub use pipeline::Pipeline;
 pub use retry::Retry;
 pub use rounds::{Rounds, Stopped};
+pub use run::fan_in::Part;
 pub use runnable::{Runnable, Running};
 pub use stage::{Kind, cores};
 pub use stop::{Stop, StopLevel};

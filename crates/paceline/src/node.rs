@@ -13,10 +13,11 @@ use crate::{
     error::Error,
     event::StageState,
     host::Hosts,
+    journal::Hooks,
     outlet::{BoxFuture, order::Order},
     run::{
         Core,
-        fan_in::{Batching, FanIn},
+        fan_in::{Batching, FanIn, Part},
         stage_loop::StageLoop,
     },
     stage::{Kind, Presence, Settings, Stage, WayOut},
@@ -57,6 +58,7 @@ pub(crate) trait Node: Send + Sync {
 pub(crate) struct Workers<'a, In, Out, W> {
     pub(crate) stage: Stage<In>,
     pub(crate) work: W,
+    pub(crate) hooks: Arc<Hooks<'a, In, Out>>,
     pub(crate) way_out: WayOut<'a, Out>,
 }
 
@@ -64,6 +66,7 @@ pub(crate) struct Workers<'a, In, Out, W> {
 pub(crate) struct Batches<'a, T, U, M> {
     pub(crate) stage: Stage<T>,
     pub(crate) batching: Batching,
+    pub(crate) recalled: Option<fn(&T) -> Option<Part>>,
     pub(crate) merge: M,
     pub(crate) way_out: WayOut<'a, U>,
 }
@@ -87,7 +90,9 @@ where
         let outlet = self.way_out.outlet(&core.ledger);
         let work = async move {
             let _life = life;
-            let work = StageLoop::new(stage, &self.work, core, worker, on_thread).run(outlet);
+            let stage_loop =
+                StageLoop::new(stage, &self.work, &self.hooks, core, worker, on_thread);
+            let work = stage_loop.run(outlet);
             guarded(core, work).await;
         };
         match settings.kind {
@@ -255,7 +260,7 @@ where
         for worker in self.stage.missing() {
             let life = Life::begin(&self.stage, core, worker);
             let outlet = self.way_out.outlet(&core.ledger);
-            let batches = FanIn::new(&self.stage, core, self.batching, &self.merge);
+            let batches = FanIn::new(&self.stage, core, self.batching, self.recalled, &self.merge);
             let work: BoxFuture<'s, ()> = Box::pin(async move {
                 let _life = life;
                 guarded(core, batches.run(outlet)).await;

@@ -20,13 +20,14 @@ use crate::{
     event::Observer,
     failure::{BoxError, Failure},
     item::{Envelope, ItemId},
+    journal::{Answered, Hooks, Journal, Recalled},
     monitor::Monitor,
     node::{Batches, Node, Workers},
     outlet::{EndLink, Link, QueueLink, Slot, fan::FanLink},
     retry::Retry,
     run::{
         self, Core,
-        fan_in::Batching,
+        fan_in::{Batching, Part},
         feed::{Items, Source},
         sink,
     },
@@ -55,6 +56,7 @@ pub struct Pipeline<'a, T, Prev = ()> {
     pub(crate) plan: Plan<'a>,
     tail: Slot<'a, T>,
     copier: Copier<Prev>,
+    hooks: Arc<Hooks<'a, Prev, T>>,
 }
 
 /// All of a pipeline but the types of its items.
@@ -67,6 +69,7 @@ pub(crate) struct Plan<'a> {
     clock: Clock,
     monitor: Monitor,
     observer: Option<Arc<dyn Observer>>,
+    journal: Option<Arc<dyn Journal>>,
     halt: Option<Halt>,
     stall_after: Option<Duration>,
     watch: Option<Duration>,
@@ -98,7 +101,8 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
         I::IntoIter: Send + 'a,
     {
         let tail = Slot::default();
-        let source = Items { items: items.into_iter(), slot: tail.clone() };
+        let hooks = Arc::<Hooks<'_, _, _>>::default();
+        let source = Items { items: items.into_iter(), slot: tail.clone(), hooks: hooks.clone() };
         let plan = Plan {
             source: Box::new(source),
             nodes: Vec::new(),
@@ -107,6 +111,7 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
             clock: Clock::system(),
             monitor: Monitor::default(),
             observer: None,
+            journal: None,
             halt: None,
             stall_after: None,
             watch: Some(LONGEST_POLL),
@@ -114,7 +119,7 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
             has_rounds: false,
             misuse: None,
         };
-        Self { plan, tail, copier: Copier::default() }
+        Self { plan, tail, copier: Copier::default(), hooks }
     }
 }
 
@@ -258,8 +263,9 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         let copier = stage.copier.clone();
         let tail = Slot::default();
         let way_out = WayOut::new(tail.clone());
-        self.plan.nodes.push(Box::new(Workers { stage, work, way_out }));
-        Pipeline { plan: self.plan, tail, copier }
+        let hooks = Arc::<Hooks<'_, _, _>>::default();
+        self.plan.nodes.push(Box::new(Workers { stage, work, hooks: hooks.clone(), way_out }));
+        Pipeline { plan: self.plan, tail, copier, hooks }
     }
 
     /// Fan-out: each value becomes as many items as it yields.
@@ -291,7 +297,7 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         let name = last.map_or_else(|| "source".into(), |node| node.settings().name.clone());
         self.plan.fans.extend(self.plan.nodes.len().checked_sub(1));
         self.join_to(FanLink::new(next.clone(), name));
-        Pipeline { plan: self.plan, tail: next, copier: Copier::default() }
+        Pipeline { plan: self.plan, tail: next, copier: Copier::default(), hooks: Arc::default() }
     }
 
     /// Fan-in: up to `items` items become one value.
@@ -320,9 +326,41 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     /// and its number, which counts from 1. It must be quick: it holds up the
     /// next batch.
     pub fn fan_in_with<U, M>(
+        self,
+        items: usize,
+        wait: Option<Duration>,
+        merge: M,
+    ) -> Pipeline<'a, U>
+    where
+        U: Send + 'a,
+        M: Fn(Vec<T>, u64) -> U + Send + Sync + 'a,
+    {
+        self.fan_in_inner(items, wait, None, merge)
+    }
+
+    /// As [`fan_in_with`](Self::fan_in_with), for a run that goes on with an
+    /// earlier one: an item of which `recalled` tells that it was part of a
+    /// batch is put with the others of that batch, and with no more.
+    /// `merge` is then given that batch's number.
+    pub fn fan_in_recalling<U, M>(
+        self,
+        items: usize,
+        wait: Option<Duration>,
+        recalled: fn(&T) -> Option<Part>,
+        merge: M,
+    ) -> Pipeline<'a, U>
+    where
+        U: Send + 'a,
+        M: Fn(Vec<T>, u64) -> U + Send + Sync + 'a,
+    {
+        self.fan_in_inner(items, wait, Some(recalled), merge)
+    }
+
+    fn fan_in_inner<U, M>(
         mut self,
         items: usize,
         wait: Option<Duration>,
+        recalled: Option<fn(&T) -> Option<Part>>,
         merge: M,
     ) -> Pipeline<'a, U>
     where
@@ -340,8 +378,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         let tail = Slot::default();
         let way_out = WayOut::new(tail.clone());
         let batching = Batching { items, wait };
-        self.plan.nodes.push(Box::new(Batches { stage, batching, merge, way_out }));
-        Pipeline { plan: self.plan, tail, copier: Copier::default() }
+        self.plan.nodes.push(Box::new(Batches { stage, batching, recalled, merge, way_out }));
+        Pipeline { plan: self.plan, tail, copier: Copier::default(), hooks: Arc::default() }
     }
 
     fn join_to(&mut self, link: impl Link<T> + 'a) {
@@ -410,6 +448,29 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         self.set("order", |settings| settings.ordered = true)
     }
 
+    /// Records the stage's answers: `record` is told of each value, and of each
+    /// item that has failed for good, and gives the number of its entry in the
+    /// [`journal`](Self::journal). Before a stage is added it records the items of the source.
+    ///
+    /// It is called by the stage's workers, at once, and must not wait: neither
+    /// the next stage nor the sink sees the answer before the entry is recorded.
+    pub fn record(mut self, record: impl Fn(&Answered<'_, T>) -> u64 + Send + Sync + 'a) -> Self {
+        let is_batch = self.plan.nodes.last().map(|node| node.settings().kind == Kind::Batch);
+        if is_batch == Some(true) {
+            self.misused("a record of what is no stage's answer");
+        }
+        let _ = self.hooks.recorder.set(Box::new(record));
+        self
+    }
+
+    /// Lets items pass that the stage has answered for in an earlier run:
+    /// those that `is_recalled` knows become what `recall` makes of them.
+    /// The stage does not count them.
+    pub fn recall(self, is_recalled: fn(&Prev) -> bool, recall: fn(Prev) -> T) -> Self {
+        let _ = self.hooks.recalled.set(Recalled { is_recalled, recall });
+        self
+    }
+
     fn set(mut self, what: &str, change: impl FnOnce(&mut Settings)) -> Self {
         match self.plan.nodes.last_mut() {
             Some(node) if node.settings().kind != Kind::Batch => change(node.settings_mut()),
@@ -446,6 +507,14 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     /// Tells `observer` what happens.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.plan.observer = Some(observer);
+        self
+    }
+
+    /// Lets nobody see an answer before `journal` has recorded it.
+    ///
+    /// Which answers are recorded, each stage is told by [`record`](Self::record).
+    pub fn journal(mut self, journal: Arc<dyn Journal>) -> Self {
+        self.plan.journal = Some(journal);
         self
     }
 
@@ -506,6 +575,10 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     /// Throws the last stage's values away: what they were made for has
     /// happened on the way.
     pub fn discard(mut self) -> Runnable<'a> {
+        if self.plan.journal.is_some() {
+            // An item has not ended before that is recorded, which somebody has to wait for.
+            return self.for_each(drop);
+        }
         self.join_to(EndLink);
         Runnable::new(self.plan, Box::new(|_: &Core| ()))
     }
@@ -626,6 +699,7 @@ impl Plan<'_> {
         core.stall_after = self.stall_after;
         core.watch = self.watch.map(Watch::new);
         core.window = window(&self.nodes).map(|least| self.window.max(least));
+        core.journal = self.journal.take();
         let stages =
             self.nodes.iter().map(|node| (node.settings().name.clone(), node.counters().clone()));
         core.monitor.open(core.ledger.clone(), stages.collect());

@@ -149,6 +149,7 @@ impl<In: Send, Out: Send> Rounds<'_, In, Out> {
                 Either::First(Either::First(Ok(_)) | Either::Second(())) => {}
                 Either::First(Either::First(Err(_))) | Either::Second(()) => return Err(Stopped),
             }
+            sink::see_recorded(self.core, &mut inbox).await;
             ledger.end_all(&mut inbox, |id, output| {
                 let number = id.sequence_numbers().first().copied().unwrap_or(0);
                 answers.push((number, output.into()));

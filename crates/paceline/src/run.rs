@@ -29,6 +29,7 @@ use crate::{
     clock::Clock,
     error::Error,
     host::Hosts,
+    journal::Journal,
     monitor::Monitor,
     node::Node,
     stage::cores,
@@ -116,6 +117,7 @@ pub(crate) struct Core {
     pub(crate) clock: Clock,
     pub(crate) stop: Stop,
     pub(crate) monitor: Monitor,
+    pub(crate) journal: Option<Arc<dyn Journal>>,
     /// The most items that may be inside at once, if a stage keeps the order.
     pub(crate) window: Option<u64>,
     /// After how long without any movement the observer is told.
@@ -142,6 +144,7 @@ impl Core {
             clock,
             stop,
             monitor,
+            journal: None,
             window: None,
             stall_after: None,
             watch: None,

@@ -72,6 +72,8 @@ struct Split<I> {
     parent: ItemId,
     family: Arc<Family>,
     values: I,
+    /// What is recorded of the value it comes from.
+    entry: u64,
 }
 
 impl<T: IntoIterator> FanOutlet<'_, T> {
@@ -98,12 +100,12 @@ impl<T: IntoIterator> FanOutlet<'_, T> {
         }
     }
 
-    fn open(&mut self, Envelope { id, load }: Envelope<T>) {
+    fn open(&mut self, Envelope { id, entry, load }: Envelope<T>) {
         match load {
             Load::Item(value) => {
                 let family = Family::new(vec![id.clone()]);
                 match catch_unwind(AssertUnwindSafe(|| value.into_iter())) {
-                    Ok(values) => self.current = Some(Split { parent: id, family, values }),
+                    Ok(values) => self.current = Some(Split { parent: id, family, values, entry }),
                     Err(panic) => self.panicked(id, family, panic),
                 }
             }
@@ -122,7 +124,7 @@ impl<T: IntoIterator> FanOutlet<'_, T> {
     fn next_member(&mut self, mut split: Split<T::IntoIter>) {
         match catch_unwind(AssertUnwindSafe(|| split.values.next())) {
             Ok(Some(value)) => {
-                self.add(&split.family, Load::Item(value));
+                self.add(&split.family, Load::Item(value), split.entry);
                 self.current = Some(split);
             }
             Ok(None) => self.close(&split.family, Ending::Ok),
@@ -130,10 +132,10 @@ impl<T: IntoIterator> FanOutlet<'_, T> {
         }
     }
 
-    fn add(&mut self, family: &Arc<Family>, load: Load<T::Item>) {
+    fn add(&mut self, family: &Arc<Family>, load: Load<T::Item>, entry: u64) {
         family.grow();
         let id = ItemId { position: self.position(), family: Some(family.clone()) };
-        self.made.push_back(Envelope::new(id, load));
+        self.made.push_back(Envelope::new(id, load).recorded_as(entry));
     }
 
     /// The failure goes on as the last member, so that it is met at the end like any other.
@@ -141,7 +143,7 @@ impl<T: IntoIterator> FanOutlet<'_, T> {
         let fault = Fault::new(FailureKind::Panic, panic_message(&*panic));
         let failure = Failure::new(parent, self.stage.clone(), 1, fault);
         self.ledger.note_failure(&failure);
-        self.add(&family, Load::Failed(failure));
+        self.add(&family, Load::Failed(failure), 0);
         self.close(&family, Ending::Ok);
     }
 

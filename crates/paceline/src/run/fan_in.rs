@@ -9,6 +9,7 @@
 
 use std::{
     any::Any,
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::Ordering,
     time::Duration,
@@ -19,6 +20,7 @@ use crate::{
     account::Held,
     failure::{Failure, FailureKind, Fault},
     item::{Envelope, Family, ItemId, Load},
+    journal::{last_entry, recorded},
     outlet::{Outlet, hand_on},
     stage::Stage,
     stop::StopLevel,
@@ -35,19 +37,45 @@ pub(crate) struct Batching {
     pub(crate) wait: Option<Duration>,
 }
 
+/// A part of a batch that an earlier run has made: it is made of the same parts again.
+///
+/// ```
+/// let part = paceline::Part { batch: 7, items: 2, of: 6 };
+/// # let _ = part;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The batch's number.
+    pub batch: u64,
+    /// How many of its items this part stands for.
+    pub items: usize,
+    /// How many items it had.
+    pub of: usize,
+}
+
 /// The loop that makes a stage's batches.
 pub(crate) struct FanIn<'s, T, U, M> {
     stage: &'s Stage<T>,
     core: &'s Core,
     batching: Batching,
+    recalled: Option<fn(&T) -> Option<Part>>,
     merge: &'s M,
     values: Vec<T>,
     ids: Vec<ItemId>,
+    /// Batches of an earlier run that are not all here yet, by number.
+    again: BTreeMap<u64, Again<T>>,
     due: Option<Duration>,
     position: u64,
     /// Batches made so far; positions also count what is carried past.
     batches: u64,
     outbox: Held<U>,
+}
+
+/// A batch of an earlier run, as far as its parts are here.
+struct Again<T> {
+    values: Vec<T>,
+    ids: Vec<ItemId>,
+    items: usize,
 }
 
 impl<'s, T, U, M> FanIn<'s, T, U, M>
@@ -60,6 +88,7 @@ where
         stage: &'s Stage<T>,
         core: &'s Core,
         batching: Batching,
+        recalled: Option<fn(&T) -> Option<Part>>,
         merge: &'s M,
     ) -> Self {
         let outbox = Held::new(core.ledger.clone(), None);
@@ -68,9 +97,11 @@ where
             stage,
             core,
             batching,
+            recalled,
             merge,
             values,
             ids,
+            again: BTreeMap::new(),
             due: None,
             position: 0,
             batches: 0,
@@ -97,6 +128,7 @@ where
                     }
                 },
             };
+            recorded(self.core, last_entry(self.core, inbox.iter()), true).await;
             self.stage.count_fed(inbox.iter(), 0);
             while let Some(envelope) = inbox.pop_front() {
                 self.gather(envelope);
@@ -106,6 +138,10 @@ where
             }
             if ended {
                 self.close_batch();
+                // Without all its parts it goes on as it is.
+                for (number, Again { values, ids, .. }) in std::mem::take(&mut self.again) {
+                    self.merge(number, values, ids);
+                }
             }
             hand_on(&mut *outlet, &mut self.outbox).await;
             if ended {
@@ -115,9 +151,12 @@ where
         }
     }
 
-    fn gather(&mut self, Envelope { id, load }: Envelope<T>) {
+    fn gather(&mut self, Envelope { id, entry, load }: Envelope<T>) {
         let carried = match load {
             Load::Item(value) => {
+                if let Some(part) = self.recalled.and_then(|recalled| recalled(&value)) {
+                    return self.gather_again(id, value, part);
+                }
                 self.values.push(value);
                 self.ids.push(id);
                 if self.values.len() >= self.batching.items {
@@ -132,7 +171,24 @@ where
             Load::Unfinished => Load::Unfinished,
             Load::Again(_) => unreachable!("making a batch is never tried again"),
         };
-        self.send(vec![id], carried);
+        self.send(vec![id], carried, entry);
+    }
+
+    /// Puts a part to the others of its batch.
+    fn gather_again(&mut self, id: ItemId, value: T, part: Part) {
+        let again = self.again.entry(part.batch).or_insert_with(|| Again {
+            values: Vec::new(),
+            ids: Vec::new(),
+            items: 0,
+        });
+        again.values.push(value);
+        again.ids.push(id);
+        again.items += part.items;
+        if again.items >= part.of
+            && let Some(Again { values, ids, .. }) = self.again.remove(&part.batch)
+        {
+            self.merge(part.batch, values, ids);
+        }
     }
 
     /// Sends what has been gathered on its way.
@@ -141,25 +197,28 @@ where
         if self.values.is_empty() {
             return;
         }
-        let items = self.values.len() as u64;
         let (values, ids) = (std::mem::take(&mut self.values), std::mem::take(&mut self.ids));
+        self.batches += 1;
+        self.merge(self.batches, values, ids);
+    }
+
+    fn merge(&mut self, number: u64, values: Vec<T>, ids: Vec<ItemId>) {
+        let items = values.len() as u64;
         let shard = self.stage.counters.shard(0);
         if self.core.stop.level() >= StopLevel::Halt {
             shard.unfinished.fetch_add(items, Ordering::Relaxed);
-            self.send(ids, Load::Unfinished);
+            self.send(ids, Load::Unfinished, 0);
         } else {
-            self.batches += 1;
-            let number = self.batches;
             match catch_unwind(AssertUnwindSafe(|| (self.merge)(values, number))) {
                 Ok(value) => {
                     shard.ok.fetch_add(items, Ordering::Relaxed);
-                    self.send(ids, Load::Item(value));
+                    self.send(ids, Load::Item(value), 0);
                 }
                 Err(panic) => {
                     shard.failed.fetch_add(items, Ordering::Relaxed);
                     let failure = self.failure(&ids, &*panic);
                     self.core.ledger.note_failure(&failure);
-                    self.send(ids, Load::Failed(failure));
+                    self.send(ids, Load::Failed(failure), 0);
                 }
             }
         }
@@ -171,9 +230,9 @@ where
         Failure::new(item, self.stage.settings.name.clone(), 1, fault)
     }
 
-    fn send(&mut self, parents: Vec<ItemId>, load: Load<U>) {
+    fn send(&mut self, parents: Vec<ItemId>, load: Load<U>, entry: u64) {
         self.position += 1;
         let id = Family::sole_member(parents, self.position);
-        self.outbox.push_back(Envelope::new(id, load));
+        self.outbox.push_back(Envelope::new(id, load).recorded_as(entry));
     }
 }

@@ -9,7 +9,8 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use super::Core;
@@ -18,6 +19,7 @@ use crate::{
     chunk::Chunk,
     error::{Error, ErrorKind},
     item::{Envelope, ItemId, Load},
+    journal::{Answered, Hooks, Record},
     outlet::{BoxFuture, Outlet, Slot, hand_on},
     stop::StopLevel,
     sync::first,
@@ -34,6 +36,7 @@ pub(crate) trait Source<'a>: Send {
 pub(crate) struct Items<'a, I: Iterator> {
     pub(crate) items: I,
     pub(crate) slot: Slot<'a, I::Item>,
+    pub(crate) hooks: Arc<Hooks<'a, (), I::Item>>,
 }
 
 impl<'a, I> Source<'a> for Items<'a, I>
@@ -49,6 +52,7 @@ where
                 outlet: link.outlet(&core.ledger),
                 outbox: Held::new(core.ledger.clone(), None),
                 taken: 0,
+                recorder: self.hooks.recorder().map(|record| record as _),
             };
             let fed = feed.all(&mut self.items).await;
             feed.hand_over().await;
@@ -65,6 +69,7 @@ struct Feed<'s, T> {
     outlet: Box<dyn Outlet<T> + 's>,
     outbox: Held<T>,
     taken: u64,
+    recorder: Option<&'s Record<'s, T>>,
 }
 
 impl<T> Feed<'_, T> {
@@ -103,7 +108,13 @@ impl<T> Feed<'_, T> {
                 let before = self.outbox.len();
                 self.outbox.extend(items.by_ref().take(few).map(|item| {
                     self.taken += 1;
-                    Envelope::new(ItemId::of_source(self.taken), Load::Item(item))
+                    let id = ItemId::of_source(self.taken);
+                    let entry = self.recorder.map_or(0, |record| {
+                        let service = Duration::ZERO;
+                        let outcome = Ok(&item);
+                        record(&Answered { item: &id, outcome, attempts: 0, slot: 0, service })
+                    });
+                    Envelope::new(id, Load::Item(item)).recorded_as(entry)
                 }));
                 if self.outbox.len() < before + few {
                     return true;

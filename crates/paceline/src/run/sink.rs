@@ -8,7 +8,8 @@ use super::Core;
 use crate::{
     account::{Held, Ledger, Output},
     chunk::{self, Chunk},
-    item::{Envelope, ItemId},
+    item::{Envelope, ItemId, Load},
+    journal::{last_entry, recorded},
 };
 
 /// Takes everything until the last stage has ended, and gives it to `take`.
@@ -24,12 +25,27 @@ pub(crate) async fn drain<T>(
     let mut inbox = Held::new(core.ledger.clone(), None);
     let mut chunk = Chunk::new();
     while queue.pop_batch_async(&mut inbox, chunk.size(chunk::MOST)).await.is_ok() {
+        see_recorded(core, &mut inbox).await;
         let (items, started) = (inbox.len(), core.clock.now());
         core.ledger.end_all(&mut inbox, &mut take);
         chunk.took(items, core.clock.now().saturating_sub(started));
     }
     core.note_blocked_at_exit(queue.stats().waited_on_full);
     std::mem::forget(guard);
+}
+
+/// Waits until what has come is recorded. What cannot be is unfinished: nobody is told of a value
+/// that a kill could undo.
+pub(crate) async fn see_recorded<T>(core: &Core, inbox: &mut Held<T>) {
+    // Not urgent: while the sink waits the stages go on.
+    let last = last_entry(core, inbox.iter());
+    if !recorded(core, last, false).await {
+        for envelope in inbox.iter_mut() {
+            if let Load::Item(_) = envelope.load {
+                envelope.load = Load::Unfinished;
+            }
+        }
+    }
 }
 
 /// Closes the way out when the sink panics.

@@ -9,7 +9,6 @@
 //! in hand is carried on as unfinished.
 
 use std::{
-    marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, atomic::Ordering},
     thread,
@@ -25,6 +24,7 @@ use crate::{
     event::StageEnded,
     failure::{Failure, FailureKind, Fault},
     item::{Again, Ending, Envelope, ItemId, Load},
+    journal::{Answered, Hooks, Recalled, Record, last_entry, recorded},
     outlet::Outlet,
     stage::{Kind, Stage},
     stop::StopLevel,
@@ -41,9 +41,11 @@ const YIELDS: usize = 4;
 const CPU_READ_EVERY: Duration = Duration::from_millis(10);
 
 /// One worker of a stage.
-pub(crate) struct StageLoop<'s, In, W> {
+pub(crate) struct StageLoop<'s, In, Out, W> {
     stage: &'s Stage<In>,
     work: &'s W,
+    recorder: Option<&'s Record<'s, Out>>,
+    recalled: Option<&'s Recalled<In, Out>>,
     core: &'s Core,
     worker: usize,
     /// Whether it has a thread to itself.
@@ -61,10 +63,9 @@ pub(crate) struct StageLoop<'s, In, W> {
 
 /// The answers for the next few items, where the work is plain.
 struct Answers<'a, 's, In, Out, W> {
-    worker: &'a mut StageLoop<'s, In, W>,
+    worker: &'a mut StageLoop<'s, In, Out, W>,
     inbox: &'a mut Held<In>,
     few: usize,
-    out: PhantomData<Out>,
 }
 
 impl<In: Send, Out, W: Work<In, Out>> Iterator for Answers<'_, '_, In, Out, W> {
@@ -80,10 +81,11 @@ impl<In: Send, Out, W: Work<In, Out>> Iterator for Answers<'_, '_, In, Out, W> {
     }
 }
 
-impl<'s, In: Send, W> StageLoop<'s, In, W> {
+impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
     pub(crate) fn new(
         stage: &'s Stage<In>,
         work: &'s W,
+        hooks: &'s Hooks<'_, In, Out>,
         core: &'s Core,
         worker: usize,
         on_thread: bool,
@@ -91,14 +93,25 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         let is_plain = on_thread
             && stage.settings.timeout.is_none()
             && stage.copier.get().is_none()
+            && hooks.recorder.get().is_none()
+            && hooks.recalled.get().is_none()
             && core.ledger.observer.is_none();
-        Self { stage, work, core, worker, on_thread, is_plain, ok: 0, cpu_seen: 0, seat: None }
+        Self {
+            stage,
+            work,
+            recorder: hooks.recorder().map(|record| record as _),
+            recalled: hooks.recalled.get(),
+            core,
+            worker,
+            on_thread,
+            is_plain,
+            ok: 0,
+            cpu_seen: 0,
+            seat: None,
+        }
     }
 
-    pub(crate) async fn run<Out>(mut self, mut outlet: Box<dyn Outlet<Out> + '_>)
-    where
-        W: Work<In, Out>,
-    {
+    pub(crate) async fn run(mut self, mut outlet: Box<dyn Outlet<Out> + '_>) {
         let ledger = &self.core.ledger;
         if self.stage.settings.kind == Kind::Io && ledger.observer.is_some() {
             // A worker stays on its event loop.
@@ -111,7 +124,12 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         let mut ended = self.core.clock.now();
         while let Some(has_waited) = self.take(&mut inbox, &chunk).await {
             let items = inbox.len();
-            self.stage.count_fed(inbox.iter(), self.worker);
+            // Should it fail, the run is killed, and none of these is worked on.
+            recorded(self.core, last_entry(self.core, inbox.iter()), true).await;
+            self.stage.count_fed(
+                inbox.iter().filter(|envelope| !self.is_recalled(&envelope.load)),
+                self.worker,
+            );
             // Without a wait in between, a chunk starts when the one before has ended.
             let started = if has_waited { self.core.clock.now() } else { ended };
             let mut blocked = Duration::ZERO;
@@ -188,12 +206,20 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         self.stage.lets_go(self.worker)
     }
 
-    fn answers<'a, Out>(
+    fn answers<'a>(
         &'a mut self,
         inbox: &'a mut Held<In>,
         few: usize,
     ) -> Answers<'a, 's, In, Out, W> {
-        Answers { worker: self, inbox, few, out: PhantomData }
+        Answers { worker: self, inbox, few }
+    }
+
+    /// Whether this stage has answered for the item in an earlier run.
+    fn is_recalled(&self, load: &Load<In>) -> bool {
+        match (load, self.recalled) {
+            (Load::Item(item), Some(recalled)) => (recalled.is_recalled)(item),
+            _ => false,
+        }
     }
 
     /// Answers for one envelope at once.
@@ -202,10 +228,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
     /// function that is called once, without making a future for each item.
     // The id is lent to nobody, copies are: so it stays in registers.
     #[inline(always)]
-    fn answer_plain<Out>(&mut self, Envelope { id, load }: Envelope<In>) -> Envelope<Out>
-    where
-        W: Work<In, Out>,
-    {
+    fn answer_plain(&mut self, Envelope { id, load, .. }: Envelope<In>) -> Envelope<Out> {
         let load = match load {
             Load::Item(_) if self.core.stop.level() >= StopLevel::Halt => {
                 self.unfinished(id.clone(), 0);
@@ -217,10 +240,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
                         self.ok += 1;
                         Load::Item(value)
                     }
-                    Err(fault) => {
-                        let failure = self.given_up(id.clone(), fault, 1, Duration::ZERO);
-                        failure.map_or(Load::Unfinished, Load::Failed)
-                    }
+                    Err(fault) => self.given_up(id.clone(), fault, 1, Duration::ZERO).load,
                 }
             }
             Load::Again(_) => unreachable!("plain work is not tried again"),
@@ -232,17 +252,19 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
 
     /// Answers for one envelope: with a value, with a failure, or with
     /// nothing if it waits for another attempt.
-    async fn answer<Out>(&mut self, envelope: Envelope<In>) -> Option<Envelope<Out>>
-    where
-        W: Work<In, Out>,
-    {
-        let Envelope { mut id, load } = envelope;
+    async fn answer(&mut self, envelope: Envelope<In>) -> Option<Envelope<Out>> {
+        let Envelope { mut id, load, entry } = envelope;
+        if let Load::Failed(_) | Load::Unfinished = load {
+            return Some(carried_on(id, load).recorded_as(entry));
+        }
         let (mut item, mut tries) = match load {
             Load::Item(item) => (item, 0),
             Load::Again(again) => (again.item, again.tries),
-            Load::Failed(failure) => return Some(Envelope::new(id, Load::Failed(failure))),
-            Load::Unfinished => return Some(Envelope::new(id, Load::Unfinished)),
+            Load::Failed(_) | Load::Unfinished => unreachable!("carried on above"),
         };
+        if let Some(recalled) = self.recalled.filter(|of| (of.is_recalled)(&item)) {
+            return Some(Envelope::new(id, Load::Item((recalled.recall)(item))));
+        }
         loop {
             if self.core.stop.level() >= StopLevel::Halt {
                 self.unfinished(id.clone(), tries);
@@ -251,10 +273,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
             tries += 1;
             let spare = match self.spare(&item, tries) {
                 Ok(spare) => spare,
-                Err(fault) => {
-                    let failure = self.given_up(id.clone(), fault, tries, Duration::ZERO);
-                    return Some(Envelope::new(id, failure.map_or(Load::Unfinished, Load::Failed)));
-                }
+                Err(fault) => return Some(self.given_up(id, fault, tries, Duration::ZERO)),
             };
             let (result, service) = self.attempt(item, &id, tries).await;
             let fault = match result {
@@ -263,8 +282,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
             };
             let may_try = !fault.is_permanent() && !self.was_stopped(&fault);
             let Some((again, delay)) = spare.filter(|_| may_try) else {
-                let failure = self.given_up(id.clone(), fault, tries, service);
-                return Some(Envelope::new(id, failure.map_or(Load::Unfinished, Load::Failed)));
+                return Some(self.given_up(id, fault, tries, service));
             };
             self.retrying(&id, fault, tries, delay);
             if delay.is_zero() {
@@ -291,15 +309,7 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         self.stage.counters.shard(self.worker)
     }
 
-    async fn attempt<Out>(
-        &self,
-        item: In,
-        id: &ItemId,
-        number: u32,
-    ) -> (Result<Out, Fault>, Duration)
-    where
-        W: Work<In, Out>,
-    {
+    async fn attempt(&self, item: In, id: &ItemId, number: u32) -> (Result<Out, Fault>, Duration) {
         let core = self.core;
         let settings = &self.stage.settings;
         let surroundings = Surroundings {
@@ -316,9 +326,9 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
             watch: core.watch.as_ref(),
             seat: self.seat.as_deref(),
         };
-        match core.ledger.observer {
-            None => (self.work.attempt(item, &surroundings).await, Duration::ZERO),
-            Some(_) => {
+        match (&core.ledger.observer, self.recorder) {
+            (None, None) => (self.work.attempt(item, &surroundings).await, Duration::ZERO),
+            _ => {
                 let started = core.clock.now();
                 let result = self.work.attempt(item, &surroundings).await;
                 (result, core.clock.now().saturating_sub(started))
@@ -340,31 +350,40 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         }
     }
 
-    fn done<Out>(
-        &mut self,
-        id: ItemId,
-        value: Out,
-        tries: u32,
-        service: Duration,
-    ) -> Envelope<Out> {
+    fn done(&mut self, id: ItemId, value: Out, tries: u32, service: Duration) -> Envelope<Out> {
         self.ok += 1;
         self.tell(&id, &Ending::Ok, tries, service);
-        Envelope::new(id, Load::Item(value))
+        let entry = self.record(&id, Ok(&value), tries, service);
+        Envelope::new(id, Load::Item(value)).recorded_as(entry)
     }
 
-    /// Notes that no attempt follows, and gives the failure; `None` if the
-    /// attempt was stopped with the run.
+    /// Records an answer, if the stage's are, and gives the number of its entry.
+    fn record(
+        &self,
+        item: &ItemId,
+        outcome: Result<&Out, &Failure>,
+        attempts: u32,
+        service: Duration,
+    ) -> u64 {
+        let slot = self.worker + 1;
+        let answered = Answered { item, outcome, attempts, slot, service };
+        self.recorder.map_or(0, |record| record(&answered))
+    }
+
+    /// Notes that no attempt follows: the item has failed, or is unfinished if
+    /// the attempt was stopped with the run.
     #[cold]
-    fn given_up(&self, id: ItemId, fault: Fault, tries: u32, service: Duration) -> Option<Failure> {
+    fn given_up(&self, id: ItemId, fault: Fault, tries: u32, service: Duration) -> Envelope<Out> {
         if self.was_stopped(&fault) {
-            self.unfinished(id, tries);
-            return None;
+            self.unfinished(id.clone(), tries);
+            return Envelope::new(id, Load::Unfinished);
         }
         self.shard().failed.fetch_add(1, Ordering::Relaxed);
         let failure = Failure::new(id.clone(), self.stage.settings.name.clone(), tries, fault);
         self.tell(&id, &Ending::Failed(failure.clone()), tries, service);
         self.core.ledger.note_failure(&failure);
-        Some(failure)
+        let entry = self.record(&id, Err(&failure), tries, service);
+        Envelope::new(id, Load::Failed(failure)).recorded_as(entry)
     }
 
     /// Whether an attempt did not succeed because the run was cancelled: it
@@ -407,5 +426,13 @@ impl<'s, In: Send, W> StageLoop<'s, In, W> {
         let nanos = used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64;
         self.shard().cpu.fetch_add(nanos - self.cpu_seen, Ordering::Relaxed);
         self.cpu_seen = nanos;
+    }
+}
+
+/// What carries no value goes past a stage as it is.
+fn carried_on<In, Out>(id: ItemId, load: Load<In>) -> Envelope<Out> {
+    match load {
+        Load::Failed(failure) => Envelope::new(id, Load::Failed(failure)),
+        _ => Envelope::new(id, Load::Unfinished),
     }
 }
