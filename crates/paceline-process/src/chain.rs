@@ -7,7 +7,6 @@
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,7 +18,7 @@ use crate::group::{Group, Process};
 use crate::linux::{self, Watch};
 use crate::output::{BrokenPipe, Output};
 use crate::reaper;
-use crate::spawn::{self, Wiring};
+use crate::spawn::{self, Stream, Wiring};
 use crate::streams::Streams;
 use crate::task::Watchers;
 use crate::{guard, isolate, registry};
@@ -201,12 +200,6 @@ struct Ours {
     captured_stderr: Option<OwnedFd>,
 }
 
-/// Where the standard output of a command goes: what `ToStdout` copies.
-enum Out {
-    Inherit,
-    Fd(OwnedFd),
-}
-
 fn start(commands: &[Command], broken_pipe: BrokenPipe) -> Result<Child, Error> {
     let guard = guard::get();
     if let Some(command) = commands.iter().find(|command| command.isolation.is_some()) {
@@ -250,11 +243,13 @@ fn start(commands: &[Command], broken_pipe: BrokenPipe) -> Result<Child, Error> 
         }
         Err(error) => {
             reaper::kill_and_reap(group);
-            Err(error)
+            Err(error.after_a_start())
         }
     }
 }
 
+/// Starts all commands when all that they are given is there: what is lacking
+/// must not be found out when one of them already works.
 fn start_all(
     commands: &[Command],
     job: u64,
@@ -262,79 +257,87 @@ fn start_all(
 ) -> Result<(Ours, Streams), Error> {
     let last = commands.len() - 1;
     let mut ours = Ours::default();
-    // The writing end, kept until all who write to it have been started.
-    let mut stderr_writer = None;
-    let mut upstream = None;
-    for (index, command) in commands.iter().enumerate() {
-        let about = |error: io::Error| Error::io(error).about(&command.argv);
-        let connects_stdin = index > 0 && command.stdin.is_some();
-        let connects_stdout = index < last && command.stdout.is_some();
-        if connects_stdin || connects_stdout {
-            return Err(Error::new(ErrorKind::Contradiction, &command.argv, None));
-        }
-        let stdin = match upstream.take() {
-            Some(reader) => Stdio::from(reader),
-            None => ours.wire_stdin(command.stdin.as_ref()).map_err(about)?,
-        };
-        let out = if index == last {
-            ours.wire_stdout(command.stdout.as_ref())
-        } else {
-            linux::pipe().map(|(reader, writer)| {
-                upstream = Some(reader);
-                Out::Fd(writer)
-            })
-        }
-        .map_err(about)?;
-        let stderr = ours.wire_stderr(&command.stderr, &out, &mut stderr_writer).map_err(about)?;
-        let stdout = match out {
-            Out::Inherit => Stdio::inherit(),
-            Out::Fd(fd) => Stdio::from(fd),
-        };
-        let leader = processes.first().map(|leader: &Process| leader.pid);
-        processes.push(spawn::start(command, Wiring { stdin, stdout, stderr }, leader, job)?);
-    }
+    let wirings = ours.wire_all(commands)?;
     let streams = Streams::new(
         ours.feed.take(),
         ours.captured_stdout.take(),
         ours.captured_stderr.take(),
         commands[last].spill_after,
     );
-    Ok((ours, streams.map_err(|error| Error::io(error).about(&commands[0].argv))?))
+    let streams = streams.map_err(|error| Error::io(error).about(&commands[0].argv))?;
+    for (command, wiring) in commands.iter().zip(wirings) {
+        let leader = processes.first().map(|leader: &Process| leader.pid);
+        processes.push(spawn::start(command, &wiring, leader, job)?);
+    }
+    Ok((ours, streams))
 }
 
 impl Ours {
-    fn wire_stdin(&mut self, stdin: Option<&Stdin>) -> io::Result<Stdio> {
+    fn wire_all(&mut self, commands: &[Command]) -> Result<Vec<Wiring>, Error> {
+        let last = commands.len() - 1;
+        // The writing end, for all who write to it.
+        let mut stderr_writer = None;
+        let mut upstream: Option<OwnedFd> = None;
+        let mut wirings = Vec::with_capacity(commands.len());
+        for (index, command) in commands.iter().enumerate() {
+            let about = |error: io::Error| Error::io(error).about(&command.argv);
+            let connects_stdin = index > 0 && command.stdin.is_some();
+            let connects_stdout = index < last && command.stdout.is_some();
+            if connects_stdin || connects_stdout {
+                return Err(Error::new(ErrorKind::Contradiction, &command.argv, None));
+            }
+            let stdin = match upstream.take() {
+                Some(reader) => reader.into(),
+                None => self.wire_stdin(command.stdin.as_ref()).map_err(about)?,
+            };
+            let stdout = if index == last {
+                self.wire_stdout(command.stdout.as_ref())
+            } else {
+                linux::pipe().map(|(reader, writer)| {
+                    upstream = Some(reader);
+                    writer.into()
+                })
+            }
+            .map_err(about)?;
+            let stderr =
+                self.wire_stderr(&command.stderr, &stdout, &mut stderr_writer).map_err(about)?;
+            wirings.push(Wiring { stdin, stdout, stderr });
+        }
+        Ok(wirings)
+    }
+
+    fn wire_stdin(&mut self, stdin: Option<&Stdin>) -> io::Result<Stream> {
         Ok(match stdin.unwrap_or(&Stdin::Null) {
-            Stdin::Null => Stdio::from(linux::null(Watch::Readable)?),
-            Stdin::Inherit => Stdio::inherit(),
+            Stdin::Null => linux::null(Watch::Readable)?.into(),
+            Stdin::Inherit => Stream::Inherit,
             Stdin::Bytes(bytes) => {
                 let (reader, writer) = linux::pipe()?;
                 self.feed = Some((writer, Arc::clone(bytes)));
-                Stdio::from(reader)
+                reader.into()
             }
-            Stdin::File(file) => Stdio::from(linux::duplicate(file)?),
+            Stdin::File(file) => Stream::file(file)?,
             Stdin::Pipe => {
                 let (reader, writer) = linux::pipe()?;
                 self.stdin = Some(writer.into());
-                Stdio::from(reader)
+                reader.into()
             }
         })
     }
 
-    fn wire_stdout(&mut self, stdout: Option<&Stdout>) -> io::Result<Out> {
+    fn wire_stdout(&mut self, stdout: Option<&Stdout>) -> io::Result<Stream> {
         Ok(match stdout.unwrap_or(&Stdout::Inherit) {
-            Stdout::Inherit => Out::Inherit,
-            Stdout::Null => Out::Fd(linux::null(Watch::Writable)?),
+            Stdout::Inherit => Stream::Inherit,
+            Stdout::Null => linux::null(Watch::Writable)?.into(),
             Stdout::Capture => {
                 let (reader, writer) = linux::pipe()?;
                 self.captured_stdout = Some(reader);
-                Out::Fd(writer)
+                writer.into()
             }
-            Stdout::File(file) => Out::Fd(linux::duplicate(file)?),
+            Stdout::File(file) => Stream::file(file)?,
             Stdout::Pipe => {
                 let (reader, writer) = linux::pipe()?;
                 self.stdout = Some(reader.into());
-                Out::Fd(writer)
+                writer.into()
             }
         })
     }
@@ -342,24 +345,24 @@ impl Ours {
     fn wire_stderr(
         &mut self,
         stderr: &Stderr,
-        out: &Out,
-        shared_writer: &mut Option<OwnedFd>,
-    ) -> io::Result<Stdio> {
+        out: &Stream,
+        shared_writer: &mut Option<Stream>,
+    ) -> io::Result<Stream> {
         Ok(match stderr {
-            Stderr::Inherit => Stdio::inherit(),
-            Stderr::Null => Stdio::from(linux::null(Watch::Writable)?),
+            Stderr::Inherit => Stream::Inherit,
+            Stderr::Null => linux::null(Watch::Writable)?.into(),
             Stderr::Capture => match shared_writer {
-                Some(writer) => Stdio::from(linux::duplicate(writer)?),
+                Some(writer) => writer.clone(),
                 None => {
                     let (reader, writer) = linux::pipe()?;
                     self.captured_stderr = Some(reader);
-                    Stdio::from(linux::duplicate(shared_writer.insert(writer))?)
+                    shared_writer.insert(writer.into()).clone()
                 }
             },
-            Stderr::File(file) => Stdio::from(linux::duplicate(file)?),
+            Stderr::File(file) => Stream::file(file)?,
             Stderr::ToStdout => match out {
-                Out::Inherit => Stdio::from(linux::duplicate(io::stdout())?),
-                Out::Fd(fd) => Stdio::from(linux::duplicate(fd)?),
+                Stream::Inherit => linux::duplicate(io::stdout())?.into(),
+                out => out.clone(),
             },
         })
     }

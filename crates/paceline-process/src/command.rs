@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::environment::Inherited;
 use crate::error::Argv;
 use crate::isolate::Isolation;
 
@@ -29,7 +30,8 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 /// A program given without a slash is looked up in this program's `PATH`, and
 /// a relative path starts from this program's directory, whatever the child
 /// is given: [`env`](Self::env) and [`cwd`](Self::cwd) are for the child. The
-/// lookup is made once, when a command or a clone of it is first started.
+/// lookup is made, and this program's environment copied, once: when a
+/// command or a clone of it is first started.
 ///
 /// ```
 /// use paceline_process::{Command, Stdin, Stdout};
@@ -48,8 +50,8 @@ const DRAIN_LIMIT: Duration = Duration::from_millis(200);
 pub struct Command {
     /// The program and its arguments.
     pub(crate) argv: Argv,
-    /// Where the program was found, shared by all clones.
-    pub(crate) found: Arc<OnceLock<PathBuf>>,
+    /// What the first start has found out, shared by all clones.
+    pub(crate) known: Arc<Known>,
     pub(crate) env: Vec<(OsString, Option<OsString>)>,
     pub(crate) env_clear: bool,
     pub(crate) cwd: Option<PathBuf>,
@@ -59,6 +61,14 @@ pub struct Command {
     pub(crate) spill_after: usize,
     pub(crate) drain_limit: Duration,
     pub(crate) isolation: Option<Isolation>,
+}
+
+/// What is found out once for a command and its clones.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// Where the program is.
+    pub(crate) program: OnceLock<PathBuf>,
+    pub(crate) inherited: OnceLock<Inherited>,
 }
 
 /// What a child reads.
@@ -153,7 +163,7 @@ impl Command {
     pub fn new(program: impl AsRef<OsStr>) -> Command {
         Command {
             argv: Arc::new(vec![program.as_ref().to_owned()]),
-            found: Arc::default(),
+            known: Arc::default(),
             env: Vec::new(),
             env_clear: false,
             cwd: None,

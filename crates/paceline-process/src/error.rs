@@ -39,6 +39,8 @@ struct Inner {
     argv: Argv,
     source: Option<io::Error>,
     partial: Option<Partial>,
+    /// Whether commands of the chain had been started.
+    is_after_a_start: bool,
 }
 
 /// What went wrong, as far as a caller can act on it.
@@ -66,11 +68,11 @@ pub enum ErrorKind {
     NulInArgument,
     /// This process, or the system, has no file descriptors left.
     ///
-    /// Nothing was started; it may work once others have ended.
+    /// It may work once others have ended; see [`is_shortage`](Error::is_shortage).
     NoDescriptors,
     /// This user, or the system, may start no more processes.
     ///
-    /// Nothing was started; it may work once others have ended.
+    /// It may work once others have ended; see [`is_shortage`](Error::is_shortage).
     NoProcesses,
     /// A command inside a chain redirects a stream that the chain connects.
     Contradiction,
@@ -132,7 +134,13 @@ impl Partial {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, argv: &Argv, source: Option<io::Error>) -> Error {
-        Error(Box::new(Inner { kind, argv: Arc::clone(argv), source, partial: None }))
+        Error(Box::new(Inner {
+            kind,
+            argv: Arc::clone(argv),
+            source,
+            partial: None,
+            is_after_a_start: false,
+        }))
     }
 
     pub(crate) fn timeout(limit: Duration, argv: &Argv, partial: Partial) -> Error {
@@ -164,18 +172,25 @@ impl Error {
         self
     }
 
+    pub(crate) fn after_a_start(mut self) -> Error {
+        self.0.is_after_a_start = true;
+        self
+    }
+
     /// Returns what went wrong.
     #[must_use]
     pub fn kind(&self) -> &ErrorKind {
         &self.0.kind
     }
 
-    /// Says whether it is for want of descriptors or processes: nothing was
-    /// started, and it can be when others have ended. Running fewer at once
-    /// is the answer; the item is not to blame.
+    /// Says whether it is for want of descriptors or processes, and nothing
+    /// was started: it can be when others have ended. Running fewer at once
+    /// is the answer; the item is not to blame. Where the first commands of a
+    /// chain had been started, it is a failure: they have been at work.
     #[must_use]
     pub fn is_shortage(&self) -> bool {
-        matches!(self.0.kind, ErrorKind::NoDescriptors | ErrorKind::NoProcesses)
+        let is_lacking = matches!(self.0.kind, ErrorKind::NoDescriptors | ErrorKind::NoProcesses);
+        is_lacking && !self.0.is_after_a_start
     }
 
     /// Returns the command the error is about: its program and arguments.

@@ -44,6 +44,7 @@ mod capture;
 mod chain;
 mod child;
 mod command;
+mod environment;
 mod error;
 mod exit;
 mod group;

@@ -9,6 +9,8 @@
 //!
 //! Not here: any decision. Who is signalled when is said in `group.rs`.
 
+pub(crate) mod start;
+
 use std::fs;
 use std::io;
 use std::mem;
@@ -38,9 +40,6 @@ pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Opens `/dev/null` for a child.
-///
-/// Not `Stdio::null`: where a standard stream is closed that takes its number,
-/// and is overwritten in the child before it is in its place.
 pub(crate) fn null(watch: Watch) -> io::Result<OwnedFd> {
     let access = match watch {
         Watch::Readable => OFlags::RDONLY,
@@ -102,8 +101,7 @@ pub(crate) fn write_some(fd: impl AsFd, bytes: &[u8]) -> io::Result<Moved> {
 
 /// Opens a descriptor for the process numbered `pid`.
 ///
-/// The caller must know that `pid` is meant: a child of ours that has not
-/// been reaped, or a process that is checked again afterwards.
+/// The caller must check afterwards that `pid` still is who was meant.
 pub(crate) fn open_pidfd(pid: Pid) -> io::Result<OwnedFd> {
     above_standard(rustix::process::pidfd_open(pid, PidfdFlags::empty())?)
 }
@@ -493,8 +491,8 @@ fn idle_handler(signal: i32) -> libc::sighandler_t {
 ///
 /// They stay without effect here, but a handler, unlike "ignored", is not
 /// inherited by the programs that we execute. SIGPIPE is left as it is, which
-/// Rust's runtime ignores itself and restores in children. Two that glibc
-/// keeps to itself (32 and 33) it ignores in whatever posix_spawn starts.
+/// Rust's runtime ignores itself and a start restores. Two that glibc keeps to
+/// itself (32 and 33) stay as they were inherited.
 ///
 /// Returns whether SIGHUP was ignored, as `nohup` has it.
 pub(crate) fn handle_ignored_signals() -> bool {
@@ -624,13 +622,8 @@ pub(crate) fn now_in_ticks() -> u64 {
     seconds * ticks + nanos * ticks / 1_000_000_000
 }
 
-/// Gives the child `pid` another soft limit of descriptors than ours.
-pub(crate) fn limit_descriptors(pid: Pid, soft: u64) {
+/// Returns the limit of descriptors that jobs get whose soft limit is `soft`.
+pub(crate) fn descriptors_of_jobs(soft: u64) -> Rlimit {
     let limit = rustix::process::getrlimit(Resource::Nofile);
-    // A child that has ended needs none.
-    let _ = rustix::process::prlimit(
-        Some(pid),
-        Resource::Nofile,
-        Rlimit { current: Some(soft), maximum: limit.maximum },
-    );
+    Rlimit { current: Some(soft), maximum: limit.maximum }
 }

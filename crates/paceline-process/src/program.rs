@@ -227,10 +227,8 @@ fn is_our_child(pid: i32) -> bool {
 
 /// Allows this program `needed` open descriptors, if the hard limit does.
 ///
-/// Returns how many it may have. Jobs get back the limit that this program
-/// was started with, an instant after they have begun: a program that looks
-/// at its limit first of all can see the other. So call this only if the
-/// limit is too low for what is to run, and before the first job.
+/// Returns how many it may have. Jobs have the limit that this program was
+/// started with. Call this before the first job.
 ///
 /// One job takes up to three: its descriptor and two pipes; and a fourth
 /// while it is being started or is given input.

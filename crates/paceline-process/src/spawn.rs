@@ -1,30 +1,30 @@
-//! Starts one process: finds the program, executes it, takes its pidfd.
+//! Starts one process: finds the program, says what it is given, executes it.
 //!
-//! `std::process::Command` is kept on its posix_spawn path, which costs the
-//! same whatever this program's size: forking a program with a gigabyte
-//! resident takes 15 ms. It leaves that path for a `pre_exec`, a change of
-//! user, or a bare program name with `PATH` set for the child; so none of
-//! these is used, and programs are looked up here.
+//! The child borrows our memory until it executes its program, which costs
+//! the same whatever this program's size: forking a program with a gigabyte
+//! resident takes 15 ms. What the child does meanwhile is in `linux/start.rs`.
 //!
 //! Not here: which descriptors become the streams (`chain.rs`).
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr};
 use std::fs;
+use std::fs::File;
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::Pid;
 
 use crate::command::Command;
+use crate::environment::{Changes, Inherited};
 use crate::error::{Error, ErrorKind};
-use crate::exit::Signal;
 use crate::group::Process;
 use crate::isolate::{self, Isolation};
+use crate::linux::start::{NotStarted, Pointers, Start, start as start_program};
 use crate::{linux, program};
 
 /// How often and after what wait a busy program file is tried again.
@@ -40,84 +40,130 @@ const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
 /// The three streams of a process about to be started.
 pub(crate) struct Wiring {
-    pub(crate) stdin: process::Stdio,
-    pub(crate) stdout: process::Stdio,
-    pub(crate) stderr: process::Stdio,
+    pub(crate) stdin: Stream,
+    pub(crate) stdout: Stream,
+    pub(crate) stderr: Stream,
+}
+
+/// What one of them is: ours, or a descriptor numbered 3 or higher. Clones
+/// are the same descriptor.
+#[derive(Clone)]
+pub(crate) enum Stream {
+    Inherit,
+    Fd(Arc<OwnedFd>),
+    File(Arc<File>),
+}
+
+impl From<OwnedFd> for Stream {
+    fn from(fd: OwnedFd) -> Stream {
+        Stream::Fd(Arc::new(fd))
+    }
+}
+
+impl Stream {
+    /// # Errors
+    ///
+    /// If the file has the number of a standard stream and there can be no other.
+    pub(crate) fn file(file: &Arc<File>) -> io::Result<Stream> {
+        Ok(match file.as_raw_fd() {
+            0..=2 => linux::duplicate(file)?.into(),
+            _ => Stream::File(Arc::clone(file)),
+        })
+    }
+
+    fn number(&self, inherited: RawFd) -> RawFd {
+        match self {
+            Stream::Inherit => inherited,
+            Stream::Fd(fd) => fd.as_raw_fd(),
+            Stream::File(file) => file.as_raw_fd(),
+        }
+    }
 }
 
 /// Starts `command` in the group of `leader`, or as the leader of a new one.
 pub(crate) fn start(
     command: &Command,
-    wiring: Wiring,
+    wiring: &Wiring,
     leader: Option<Pid>,
     job: u64,
 ) -> Result<Process, Error> {
     linux::keep_statuses();
     let program = find(command)?;
-    let mut builder = match command.isolation {
+    let strings = |all: Vec<&OsStr>| -> Result<Vec<CString>, Error> {
+        all.into_iter().map(|text| string(command, text)).collect()
+    };
+    let (path, argv) = match command.isolation {
         None => {
-            let mut builder = process::Command::new(&program);
-            builder.arg0(&command.argv[0]).args(&command.argv[1..]);
-            builder
+            let argv = strings(command.argv.iter().map(AsRef::as_ref).collect())?;
+            (string(command, program.as_os_str())?, argv)
         }
         Some(Isolation::Pid) => {
             check(command, &program)?;
-            let mut builder = process::Command::new(isolate::OURSELVES);
-            builder.arg0("paceline-isolate").args(isolate::arguments(&program, &command.argv));
-            builder
+            let arguments = isolate::arguments(&program, &command.argv);
+            let arguments = arguments.iter().map(AsRef::as_ref);
+            let argv = [OsStr::new("paceline-isolate")].into_iter().chain(arguments).collect();
+            (string(command, OsStr::new(isolate::OURSELVES))?, strings(argv)?)
         }
     };
-    builder
-        .stdin(wiring.stdin)
-        .stdout(wiring.stdout)
-        .stderr(wiring.stderr)
-        .process_group(leader.map_or(0, |leader| leader.as_raw_nonzero().get()));
-    if command.env_clear {
-        builder.env_clear();
-    }
+    let mut changes = Changes::default();
+    let nul = |_| nul(command);
     for (name, value) in &command.env {
-        match value {
-            Some(value) => builder.env(name, value),
-            None => builder.env_remove(name),
-        };
+        changes.put(name, value.as_deref()).map_err(nul)?;
     }
     if let Some(program) = program::get() {
-        builder.envs(program.marks(job));
+        for (name, value) in program.marks(job) {
+            changes.put(OsStr::new(name), Some(&value)).map_err(nul)?;
+        }
     }
-    if let Some(cwd) = &command.cwd {
-        builder.current_dir(cwd);
-    }
+    let inherited =
+        (!command.env_clear).then(|| command.known.inherited.get_or_init(Inherited::copy));
+    let cwd = command.cwd.as_ref().map(|cwd| string(command, cwd.as_os_str())).transpose()?;
+    let arguments = Pointers::new(argv.iter().map(CString::as_c_str));
+    let environment = Pointers::new(changes.over(inherited));
+    let start = Start {
+        program: &path,
+        argv: &arguments,
+        environment: &environment,
+        cwd: cwd.as_deref(),
+        streams: [wiring.stdin.number(0), wiring.stdout.number(1), wiring.stderr.number(2)],
+        leader,
+        descriptors: program::jobs_descriptors().map(linux::descriptors_of_jobs),
+    };
     let mut tries = 0;
-    let child = loop {
-        match builder.spawn() {
-            Ok(child) => break child,
-            Err(error) if error.raw_os_error() == Some(libc::ETXTBSY) && tries < BUSY_RETRIES => {
+    loop {
+        match start_program(&start) {
+            Ok((pid, pidfd)) => {
+                return Ok(Process { pid, pidfd: pidfd.into(), argv: command.argv.clone() });
+            }
+            Err(NotStarted::Program(error))
+                if error.raw_os_error() == Some(libc::ETXTBSY) && tries < BUSY_RETRIES =>
+            {
                 tries += 1;
                 linux::pause(BUSY_WAIT);
             }
-            Err(error) => return Err(explain(command, &program, error)),
-        }
-    };
-    let pid = Pid::from_child(&child);
-    if let Some(soft) = program::jobs_descriptors() {
-        linux::limit_descriptors(pid, soft);
-    }
-    match linux::open_pidfd(pid) {
-        Ok(pidfd) => Ok(Process { pid, pidfd: pidfd.into(), argv: command.argv.clone() }),
-        Err(error) => {
-            undo(child, pid, leader.is_none());
-            Err(Error::io(error).about(&command.argv))
+            Err(NotStarted::Program(error)) => return Err(explain(command, &program, error)),
+            Err(NotStarted::Cwd(error)) => return Err(bad_cwd(command, error)),
+            Err(NotStarted::Process(error)) if error.raw_os_error() == Some(libc::EAGAIN) => {
+                return Err(Error::new(ErrorKind::NoProcesses, &command.argv, Some(error)));
+            }
+            Err(NotStarted::Process(error)) => return Err(Error::io(error).about(&command.argv)),
         }
     }
 }
 
-/// Ends a child that cannot be watched, as if it had never been started.
-fn undo(mut child: process::Child, pid: Pid, leads: bool) {
-    if leads {
-        let _ = linux::signal_group(pid, Signal::KILL);
+fn string(command: &Command, text: &OsStr) -> Result<CString, Error> {
+    CString::new(text.as_bytes()).map_err(|_| nul(command))
+}
+
+fn nul(command: &Command) -> Error {
+    Error::new(ErrorKind::NulInArgument, &command.argv, None)
+}
+
+fn bad_cwd(command: &Command, error: io::Error) -> Error {
+    match &command.cwd {
+        Some(cwd) => Error::new(ErrorKind::BadCwd { cwd: cwd.clone() }, &command.argv, Some(error)),
+        None => Error::io(error).about(&command.argv),
     }
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 /// Finds out beforehand what an isolated program's own start could not tell.
@@ -126,7 +172,7 @@ fn check(command: &Command, program: &Path) -> Result<(), Error> {
     if let Some(cwd) = &command.cwd
         && !fs::metadata(cwd).is_ok_and(|found| found.is_dir())
     {
-        return failed(io::Error::from_raw_os_error(libc::ENOENT));
+        return Err(bad_cwd(command, io::Error::from_raw_os_error(libc::ENOENT)));
     }
     // Relative to our directory: with another one it has been made absolute.
     match fs::metadata(program) {
@@ -144,11 +190,11 @@ fn find(command: &Command) -> Result<PathBuf, Error> {
     let found = if name.as_os_str().as_bytes().contains(&b'/') {
         name.to_owned()
     } else {
-        match command.found.get() {
+        match command.known.program.get() {
             Some(found) => found.clone(),
             None => {
                 let found = search(name).map_err(|kind| Error::new(kind, &command.argv, None))?;
-                command.found.get_or_init(|| found).clone()
+                command.known.program.get_or_init(|| found).clone()
             }
         }
     };
@@ -186,21 +232,10 @@ fn search(name: &Path) -> Result<PathBuf, ErrorKind> {
     })
 }
 
-/// Finds out which of its parts made the start of a process fail.
+/// Finds out why a program could not be executed.
 fn explain(command: &Command, program: &Path, error: io::Error) -> Error {
     let given = || PathBuf::from(&command.argv[0]);
-    let os_error = error.raw_os_error();
-    if let Some(cwd) = &command.cwd
-        && let Some(libc::ENOENT | libc::ENOTDIR | libc::EACCES | libc::ENAMETOOLONG | libc::ELOOP) =
-            os_error
-    {
-        // The same errors are given for the program: look again.
-        let entered = fs::metadata(cwd).map(|found| found.is_dir());
-        if !matches!(entered, Ok(true)) || !linux::is_executable(cwd) {
-            return Error::new(ErrorKind::BadCwd { cwd: cwd.clone() }, &command.argv, Some(error));
-        }
-    }
-    let kind = match os_error {
+    let kind = match error.raw_os_error() {
         // The file is there, so it is its interpreter that is not.
         Some(libc::ENOENT) if fs::metadata(program).is_ok() => {
             ErrorKind::NotExecutable { program: given() }
@@ -211,7 +246,6 @@ fn explain(command: &Command, program: &Path, error: io::Error) -> Error {
         }
         Some(libc::E2BIG) => ErrorKind::TooLong,
         Some(libc::EAGAIN) => ErrorKind::NoProcesses,
-        None if error.kind() == io::ErrorKind::InvalidInput => ErrorKind::NulInArgument,
         _ => return Error::io(error).about(&command.argv),
     };
     Error::new(kind, &command.argv, Some(error))

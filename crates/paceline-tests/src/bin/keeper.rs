@@ -354,15 +354,8 @@ fn nested(arguments: &[String]) -> Checked {
 /// Raises its own limit and says which one a job has.
 fn descriptors(needed: usize) -> Checked {
     let raised = paceline_process::raise_descriptor_limit(needed as u64);
-    // A job that looks at once may see ours: this one looks when it is told.
-    let mut child = Command::new("sh")
-        .args(["-c", "read line; ulimit -n"])
-        .stdin(Stdin::Pipe)
-        .stdout(Stdout::Capture)
-        .spawn()?;
-    let mut input = child.take_stdin().ok_or("no input")?;
-    input.write_all(b"now\n")?;
-    let text = child.communicate(None)?.stdout().to_text()?;
+    let job = Command::new("sh").args(["-c", "ulimit -n"]).stdout(Stdout::Capture);
+    let text = job.run()?.stdout().to_text()?;
     say(&format!("{raised} {}", text.trim()))
 }
 

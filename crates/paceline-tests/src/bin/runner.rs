@@ -5,7 +5,7 @@
 
 use std::env;
 use std::error::Error;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -24,6 +24,7 @@ fn main() {
         "interrupted" => interrupted(&report),
         "exhaust" => exhaust(ErrorKind::NoDescriptors),
         "exhaust-processes" => exhaust(ErrorKind::NoProcesses),
+        "begun" => begun(&report),
         "spill" => spill(),
         "lost" => lost(),
         closed if closed.starts_with("closed") => {
@@ -160,6 +161,50 @@ fn exhaust(expected: ErrorKind) -> Checked {
         }
     }
     everything()
+}
+
+/// With every number of descriptors left over, from none on: a start that fails
+/// for want of one has run nothing, neither one command nor the first of two.
+fn begun(report: &str) -> Checked {
+    let ran = format!("{report}.ran");
+    let first = || Command::new("/bin/sh").arg("-c").arg(format!("echo x >>{ran}; echo y"));
+    let last = || Command::new("cat").stdout(Stdout::Capture).stderr(Stderr::Capture);
+    let (mut lacked, mut started) = (0, 0);
+    for left in 0..16 {
+        for length in [1, 2] {
+            let chain = match length {
+                1 => Chain::new([first().stdout(Stdout::Capture).stderr(Stderr::Capture)]),
+                _ => Chain::new([first().stderr(Stderr::Capture), last()]),
+            };
+            fs::write(&ran, "")?;
+            let mut taken: Vec<File> = Vec::new();
+            while let Ok(file) = File::open("/dev/null") {
+                taken.push(file);
+            }
+            taken.truncate(taken.len() - left);
+            let spawned = chain.spawn();
+            drop(taken);
+            match spawned {
+                Ok(mut child) => {
+                    child.communicate(None)?;
+                    started += 1;
+                    ensure(
+                        fs::read_to_string(&ran)? == "x\n",
+                        "a command ran otherwise than once",
+                    )?;
+                }
+                Err(error) => {
+                    lacked += 1;
+                    ensure(error.is_shortage(), &format!("{left} left, {length}: {error:?}"))?;
+                    ensure(
+                        fs::read_to_string(&ran)?.is_empty(),
+                        "it ran, and was called not started",
+                    )?;
+                }
+            }
+        }
+    }
+    ensure(lacked > 8 && started > 8, "there was always room, or never")
 }
 
 /// Files may not grow here: what does not fit into memory is an error.

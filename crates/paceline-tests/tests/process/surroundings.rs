@@ -85,6 +85,12 @@ fn running_out_of_descriptors_is_an_error_and_passes() {
     run(|world| world.runner_in("ulimit -n 40; exec", "exhaust"));
 }
 
+/// F13: it would run twice, since it is started anew when there is room.
+#[test]
+fn what_cannot_be_started_for_want_of_descriptors_has_not_run() {
+    run(|world| world.runner_in("ulimit -n 40; exec", "begun"));
+}
+
 /// F14: root has no limit, so another user it must be.
 #[test]
 fn running_out_of_processes_is_an_error_and_passes() {

@@ -172,9 +172,9 @@ impl<J> Children<J> {
 /// Whether the end of other children would help.
 fn is_shortage(fault: &Fault) -> bool {
     let cause = fault.cause();
-    let kind = cause.downcast_ref::<Error>().map(Error::kind);
+    let is_shortage = cause.downcast_ref::<Error>().is_some_and(Error::is_shortage);
     let number = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
-    matches!(kind, Some(ErrorKind::NoDescriptors | ErrorKind::NoProcesses))
+    is_shortage
         || number.is_some_and(|number| {
             let shortages = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
             shortages.iter().any(|errno| errno.raw_os_error() == number)
