@@ -75,3 +75,4 @@ pub use output::{BrokenPipe, ExitError, Output};
 pub use program::{Coverage, Options, Program, coverage, init, raise_descriptor_limit};
 pub use registry::{continue_all_jobs, stop_all_jobs};
 pub use sweep::{Survivor, settle, sweep};
+pub use task::ExitWatch;

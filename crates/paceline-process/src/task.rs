@@ -167,3 +167,61 @@ impl Child {
         self.watchers.poll_ended(&self.group, cx).map_err(|error| self.group.blame(error))
     }
 }
+
+/// The end of all children of a group, to wait for beside other things.
+///
+/// ```
+/// use std::future::poll_fn;
+/// use paceline_process::Command;
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(async {
+/// let child = Command::new("true").spawn()?;
+/// let mut watch = child.group().watch()?;
+/// assert!(poll_fn(|cx| watch.poll_exit(cx)).await?.success());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct ExitWatch {
+    group: Group,
+    watchers: Watchers,
+}
+
+impl Group {
+    /// Returns what a task can poll for the end of all children. Must be
+    /// called inside a tokio runtime with I/O enabled.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime cannot watch them.
+    pub fn watch(&self) -> Result<ExitWatch, Error> {
+        let mut watchers = Watchers::default();
+        watchers.register(self).map_err(|error| self.blame(error))?;
+        Ok(ExitWatch { group: self.clone(), watchers })
+    }
+}
+
+impl ExitWatch {
+    /// Ready with the exit once all children have ended. Asks the system
+    /// nothing before they have.
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot wait.
+    pub fn poll_exit(&mut self, cx: &mut Context<'_>) -> Poll<Result<Exit, Error>> {
+        for watcher in &self.watchers.0 {
+            if let Err(error) = ready!(watcher.poll_once(cx)) {
+                return Poll::Ready(Err(self.group.blame(error)));
+            }
+        }
+        match self.group.poll() {
+            Some(exit) => Poll::Ready(Ok(exit)),
+            None => {
+                // Kept from us for a moment by a debugger that looks first.
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -34,6 +34,9 @@ pub enum ErrorKind {
     Invalid,
     /// A thread or an event loop could not be started. Items taken before are unfinished.
     Start,
+    /// The worker processes of a stage could not be kept going. Items that
+    /// were not done are unfinished.
+    Worker,
     /// The source panicked. Items taken before were finished.
     Source,
     /// The journal cannot be written any more. What is not recorded is unfinished.

@@ -28,7 +28,8 @@
 //!
 //! A [`Pipeline`] is a chain of stages. Each has a kind that says what hosts
 //! its work ([`io`](Pipeline::io), [`cpu`](Pipeline::cpu),
-//! [`blocking`](Pipeline::blocking), [`command`](Pipeline::command)), a
+//! [`blocking`](Pipeline::blocking), [`command`](Pipeline::command),
+//! [`serve`](Pipeline::serve)), a
 //! number of workers, and a bounded queue before it, so that a slow stage
 //! slows down those before it and memory stays bounded. The compiler checks
 //! that each stage takes what the one before gives.
@@ -66,6 +67,7 @@ mod retry;
 mod rounds;
 mod run;
 mod runnable;
+mod serve;
 mod stage;
 mod stop;
 mod summary;
@@ -95,11 +97,17 @@ pub use retry::Retry;
 pub use rounds::{Rounds, Stopped};
 pub use run::fan_in::Part;
 pub use runnable::{Runnable, Running};
+pub use serve::{Json, Wire, serve, serve_after};
 pub use stage::{Kind, cores};
 pub use stop::{Stop, StopLevel};
 pub use summary::{StageSummary, Summary};
 pub use watch::SlowPoll;
-pub use worker::{Attempt, command::Job, function::is_cancelled};
+pub use worker::{
+    Attempt,
+    command::Job,
+    function::is_cancelled,
+    serve::{Exchange, Form, Framing, RemoteError, Serve},
+};
 pub use writer::Writer;
 
 /// Prepares this program to leave nothing of its jobs behind: the first line of `main`.

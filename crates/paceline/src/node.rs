@@ -26,6 +26,8 @@ use crate::{
     worker::{Work, function},
 };
 
+pub(crate) mod serve;
+
 /// What a run does with a stage.
 pub(crate) trait Node: Send + Sync {
     fn settings(&self) -> &Settings;
@@ -102,7 +104,7 @@ where
             }),
             Kind::Io => hosts.on_shared_loop(Box::pin(work)),
             Kind::Command => hosts.on_own_loop(settings.index, &settings.name, Box::pin(work)),
-            Kind::Batch => unreachable!("batches have a node of their own"),
+            Kind::Batch | Kind::Serve => unreachable!("they have nodes of their own"),
         }
     }
 }

@@ -45,6 +45,8 @@ use crate::{
     },
 };
 
+mod serve;
+
 /// A pipeline on its way to being run.
 ///
 /// See the [crate's documentation](crate) for a first one, and each method

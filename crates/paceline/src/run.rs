@@ -42,6 +42,7 @@ use crate::{
 pub(crate) mod conductor;
 pub(crate) mod fan_in;
 pub(crate) mod feed;
+pub(crate) mod serve_loop;
 pub(crate) mod sink;
 pub(crate) mod stage_loop;
 

@@ -47,6 +47,8 @@ pub enum Kind {
     Cpu,
     /// A child process an item.
     Command,
+    /// Long-lived worker processes.
+    Serve,
     /// The engine's own loop that makes batches.
     Batch,
 }
@@ -59,6 +61,7 @@ impl Kind {
             Self::Blocking => "blocking",
             Self::Cpu => "cpu",
             Self::Command => "command",
+            Self::Serve => "serve",
             Self::Batch => "batch",
         }
     }
@@ -67,7 +70,7 @@ impl Kind {
     fn default_workers(self) -> usize {
         match self {
             Self::Io | Self::Blocking => 16,
-            Self::Cpu | Self::Command => cores(),
+            Self::Cpu | Self::Command | Self::Serve => cores(),
             Self::Batch => 1,
         }
     }
@@ -174,7 +177,7 @@ impl<In> Stage<In> {
         let workers = self.settings.workers();
         self.target.store(workers, Ordering::Relaxed);
         let capacity =
-            self.settings.queue.unwrap_or_else(|| default_capacity::<In>(upstream, workers));
+            self.settings.queue.unwrap_or_else(|| self.default_capacity(upstream, workers));
         self.capacity.store(capacity, Ordering::Relaxed);
         self.fit(upstream);
     }
@@ -293,8 +296,17 @@ impl<In> Stage<In> {
     pub(crate) fn places(&self) -> usize {
         let workers = self.settings.workers();
         let capacity =
-            self.settings.queue.unwrap_or_else(|| default_capacity::<In>(workers, workers));
+            self.settings.queue.unwrap_or_else(|| self.default_capacity(workers, workers));
         capacity + workers
+    }
+
+    fn default_capacity(&self, upstream: usize, workers: usize) -> usize {
+        let capacity = default_capacity::<In>(upstream, workers);
+        match self.settings.kind {
+            // Worker processes are handed many requests at once, if these are quick.
+            Kind::Serve => capacity.max(4 * chunk::MOST * (upstream + workers).min(16)),
+            _ => capacity,
+        }
     }
 
     pub(crate) fn state(&self) -> StageState {

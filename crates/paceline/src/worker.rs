@@ -4,7 +4,8 @@
 //! one, or says why not. It ends early by itself at its timeout and when the
 //! run is cancelled; how that is done is what the kinds differ in. Each kind
 //! is a file: a function on a thread, a future on an event loop, a child
-//! process.
+//! process. Long-lived worker processes have a loop of their own, since each
+//! has several items in hand.
 //!
 //! Not here: queues, retries and counting, which are the stage's loop.
 
@@ -23,6 +24,7 @@ use crate::{
 pub(crate) mod command;
 pub(crate) mod function;
 pub(crate) mod future;
+pub(crate) mod serve;
 
 /// Which attempt of which worker a piece of work belongs to.
 ///

@@ -116,7 +116,7 @@ fn a_large_result_is_a_file_and_goes_with_the_last_run_that_names_it() {
     assert!(Reader::open(&world.path()).unwrap().size() > large.len() as u64);
 
     let kept = Keep { younger_than: Some(Duration::from_secs(3600)), ..Keep::default() };
-    assert_eq!(world.open().prune(&kept).unwrap().runs, []);
+    assert_eq!(world.open().prune(&kept).unwrap().runs, Vec::<u64>::new());
     let pruned = world.open().prune(&Keep::default()).unwrap();
     assert_eq!(pruned.runs, [run]);
     assert!(pruned.bytes >= large.len() as u64, "{pruned:?}");

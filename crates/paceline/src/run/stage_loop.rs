@@ -82,35 +82,6 @@ impl<In: Send, Out, W: Work<In, Out>> Iterator for Answers<'_, '_, In, Out, W> {
 }
 
 impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
-    pub(crate) fn new(
-        stage: &'s Stage<In>,
-        work: &'s W,
-        hooks: &'s Hooks<'_, In, Out>,
-        core: &'s Core,
-        worker: usize,
-        on_thread: bool,
-    ) -> Self {
-        let is_plain = on_thread
-            && stage.settings.timeout.is_none()
-            && stage.copier.get().is_none()
-            && hooks.recorder.get().is_none()
-            && hooks.recalled.get().is_none()
-            && core.ledger.observer.is_none();
-        Self {
-            stage,
-            work,
-            recorder: hooks.recorder().map(|record| record as _),
-            recalled: hooks.recalled.get(),
-            core,
-            worker,
-            on_thread,
-            is_plain,
-            ok: 0,
-            cpu_seen: 0,
-            seat: None,
-        }
-    }
-
     pub(crate) async fn run(mut self, mut outlet: Box<dyn Outlet<Out> + '_>) {
         let ledger = &self.core.ledger;
         if self.stage.settings.kind == Kind::Io && ledger.observer.is_some() {
@@ -305,10 +276,6 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
         }
     }
 
-    fn shard(&self) -> &'s Shard {
-        self.stage.counters.shard(self.worker)
-    }
-
     async fn attempt(&self, item: In, id: &ItemId, number: u32) -> (Result<Out, Fault>, Duration) {
         let core = self.core;
         let settings = &self.stage.settings;
@@ -336,9 +303,69 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
         }
     }
 
+    /// Notes the CPU time of this worker's thread.
+    fn read_cpu(&mut self) {
+        let used = clock_gettime(ClockId::ThreadCPUTime);
+        let nanos = used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64;
+        self.shard().cpu.fetch_add(nanos - self.cpu_seen, Ordering::Relaxed);
+        self.cpu_seen = nanos;
+    }
+}
+
+/// The books that a worker keeps, whatever its work is.
+impl<'s, In: Send, Out, W> StageLoop<'s, In, Out, W> {
+    pub(crate) fn new(
+        stage: &'s Stage<In>,
+        work: &'s W,
+        hooks: &'s Hooks<'_, In, Out>,
+        core: &'s Core,
+        worker: usize,
+        on_thread: bool,
+    ) -> Self {
+        let is_plain = on_thread
+            && stage.settings.timeout.is_none()
+            && stage.copier.get().is_none()
+            && hooks.recorder.get().is_none()
+            && hooks.recalled.get().is_none()
+            && core.ledger.observer.is_none();
+        Self {
+            stage,
+            work,
+            recorder: hooks.recorder().map(|record| record as _),
+            recalled: hooks.recalled.get(),
+            core,
+            worker,
+            on_thread,
+            is_plain,
+            ok: 0,
+            cpu_seen: 0,
+            seat: None,
+        }
+    }
+
+    /// Answers for another worker from here on.
+    pub(super) fn answer_for(&mut self, worker: usize) {
+        if worker != self.worker {
+            self.count_ok();
+            self.worker = worker;
+        }
+    }
+
+    /// Writes the counter of items answered with a value.
+    pub(super) fn count_ok(&mut self) {
+        let ok = std::mem::take(&mut self.ok);
+        if ok > 0 {
+            self.shard().ok.fetch_add(ok, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn shard(&self) -> &'s Shard {
+        self.stage.counters.shard(self.worker)
+    }
+
     /// A copy of the item for the attempt after number `tries`, and the wait
     /// before it, if the stage's policy gives it one. Copying may panic.
-    fn spare(&self, item: &In, tries: u32) -> Result<Option<(In, Duration)>, Fault> {
+    pub(super) fn spare(&self, item: &In, tries: u32) -> Result<Option<(In, Duration)>, Fault> {
         let Some(copy) = self.stage.copier.get() else { return Ok(None) };
         let retry = &self.stage.settings.retry;
         let Some(delay) = retry.delay_before(tries + 1, self.core.fraction()) else {
@@ -350,7 +377,13 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
         }
     }
 
-    fn done(&mut self, id: ItemId, value: Out, tries: u32, service: Duration) -> Envelope<Out> {
+    pub(super) fn done(
+        &mut self,
+        id: ItemId,
+        value: Out,
+        tries: u32,
+        service: Duration,
+    ) -> Envelope<Out> {
         self.ok += 1;
         self.tell(&id, &Ending::Ok, tries, service);
         let entry = self.record(&id, Ok(&value), tries, service);
@@ -373,7 +406,13 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
     /// Notes that no attempt follows: the item has failed, or is unfinished if
     /// the attempt was stopped with the run.
     #[cold]
-    fn given_up(&self, id: ItemId, fault: Fault, tries: u32, service: Duration) -> Envelope<Out> {
+    pub(super) fn given_up(
+        &self,
+        id: ItemId,
+        fault: Fault,
+        tries: u32,
+        service: Duration,
+    ) -> Envelope<Out> {
         if self.was_stopped(&fault) {
             self.unfinished(id.clone(), tries);
             return Envelope::new(id, Load::Unfinished);
@@ -388,7 +427,7 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
 
     /// Whether an attempt did not succeed because the run was cancelled: it
     /// was stopped, or a function was told to end and did.
-    fn was_stopped(&self, fault: &Fault) -> bool {
+    pub(super) fn was_stopped(&self, fault: &Fault) -> bool {
         match fault.kind() {
             FailureKind::Cancelled => true,
             FailureKind::Panic => false,
@@ -397,7 +436,7 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
     }
 
     #[cold]
-    fn unfinished(&self, id: ItemId, tries: u32) {
+    pub(super) fn unfinished(&self, id: ItemId, tries: u32) {
         self.shard().unfinished.fetch_add(1, Ordering::Relaxed);
         if tries > 0 {
             self.tell(&id, &Ending::Unfinished, tries, Duration::ZERO);
@@ -412,20 +451,12 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
         }
     }
 
-    fn retrying(&self, id: &ItemId, fault: Fault, tries: u32, delay: Duration) {
+    pub(super) fn retrying(&self, id: &ItemId, fault: Fault, tries: u32, delay: Duration) {
         self.shard().retried.fetch_add(1, Ordering::Relaxed);
         if let Some(observer) = &self.core.ledger.observer {
             let stage = self.stage.settings.name.clone();
             observer.retrying(&Failure::new(id.clone(), stage, tries, fault), delay);
         }
-    }
-
-    /// Notes the CPU time of this worker's thread.
-    fn read_cpu(&mut self) {
-        let used = clock_gettime(ClockId::ThreadCPUTime);
-        let nanos = used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64;
-        self.shard().cpu.fetch_add(nanos - self.cpu_seen, Ordering::Relaxed);
-        self.cpu_seen = nanos;
     }
 }
 

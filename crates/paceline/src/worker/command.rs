@@ -170,7 +170,7 @@ impl<J> Children<J> {
 }
 
 /// Whether the end of other children would help.
-fn is_shortage(fault: &Fault) -> bool {
+pub(crate) fn is_shortage(fault: &Fault) -> bool {
     let cause = fault.cause();
     let is_shortage = cause.downcast_ref::<Error>().is_some_and(Error::is_shortage);
     let number = cause.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error);
@@ -219,12 +219,12 @@ fn caught<T>(call: impl FnOnce() -> Result<T, BoxError>) -> Result<T, Fault> {
     }
 }
 
-fn io_trouble(error: Error) -> Fault {
+pub(crate) fn io_trouble(error: Error) -> Fault {
     Fault::new(FailureKind::Io, error)
 }
 
 /// Another attempt cannot help where the program or its arguments are wrong.
-fn not_started(error: Error) -> Fault {
+pub(crate) fn not_started(error: Error) -> Fault {
     match error.kind() {
         ErrorKind::NotFound { .. } => Fault::new(FailureKind::NotFound, error).permanent(),
         ErrorKind::NotExecutable { .. } => {

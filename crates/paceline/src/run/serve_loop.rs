@@ -1,0 +1,627 @@
+//! The loop of a stage of worker processes: hand out, listen, settle.
+//!
+//! One loop has all of a stage's processes, so that an item goes to whoever
+//! has room, one that is warm before one that would have to be started. It
+//! moves bytes and never waits for a single process. Quick items are sent
+//! several at a time, as many as make [`IN_HAND`] of work; slow ones singly.
+//!
+//! A worker's death costs what it had in hand, which [`worker`] knows; the
+//! items behind that go to the next worker as if nothing had been. Dead and
+//! dismissed workers end in the background, and their items are answered for
+//! when they have.
+//!
+//! Stopping: from [`StopLevel::Halt`] on nothing more is sent, from
+//! [`StopLevel::Cancel`] on the workers are ended with what they have in hand.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::atomic::Ordering,
+    task::Poll,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream::FuturesUnordered};
+
+use self::{
+    desk::{Desk, Task},
+    worker::{Deadline, Worker},
+};
+use super::Core;
+use crate::{
+    account::Held,
+    clock::Timer,
+    error::{Error, ErrorKind},
+    failure::{FailureKind, Fault},
+    item::{Envelope, Load},
+    journal::{Hooks, Recalled, last_entry, recorded},
+    outlet::{BoxFuture, Outlet, hand_on},
+    stage::Stage,
+    stop::StopLevel,
+    worker::{
+        Attempt, cancelled,
+        command::is_shortage,
+        serve::{Exchange, Framing, Serve, process::Departed},
+        timed_out,
+    },
+};
+
+mod desk;
+mod worker;
+
+/// How much work one worker is sent at once: waking it takes a twentieth of
+/// a millisecond, and an item that waits behind others longer than this could
+/// have been done elsewhere.
+const IN_HAND: Duration = Duration::from_millis(2);
+
+/// How often a worker may die in a row before it has answered anything.
+const DEATHS: u32 = 3;
+
+/// How long a worker may take to end by itself, when its input has ended.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long one may take that has closed its end of the channel.
+const ENDING: Duration = Duration::from_millis(200);
+
+/// How soon a start that lacked something is tried again, and for how long.
+const LACKING: Duration = Duration::from_millis(20);
+const LACKING_AT_MOST: Duration = Duration::from_secs(10);
+
+/// After how many turns without a wait the event loop gets one.
+const TURNS: usize = 8;
+
+/// A worker's place in the stage: what it is attempts have as their slot.
+struct Seat<In> {
+    state: State<In>,
+    /// Deaths in a row before anything was answered.
+    deaths: u32,
+}
+
+enum State<In> {
+    Empty,
+    Taken(Box<Worker<In>>),
+    /// The worker is being ended, and its items wait for that.
+    Leaving,
+}
+
+/// Why a worker is seen off.
+enum Why {
+    /// It has ended, or takes and says nothing more.
+    Ended,
+    /// What it said was no answer.
+    Garbage(String),
+    /// Its item took too long.
+    Late,
+    /// It was not ready in time.
+    NeverReady,
+    /// The run was stopped.
+    Stopped,
+    /// It has done what it should.
+    Dismissed,
+}
+
+/// A worker that has gone, and the items that it had in hand.
+struct Left<In> {
+    seat: usize,
+    why: Why,
+    items: Vec<Task<In>>,
+    departed: Departed,
+}
+
+/// The loop that serves a stage with worker processes.
+pub(crate) struct ServeLoop<'s, In, X: Exchange<In>> {
+    stage: &'s Stage<In>,
+    serve: &'s Serve,
+    core: &'s Core,
+    recalled: Option<&'s Recalled<In, X::Out>>,
+    desk: Desk<'s, In, X>,
+    seats: Vec<Seat<In>>,
+    leaving: FuturesUnordered<BoxFuture<'s, Left<In>>>,
+    inbox: Held<In>,
+    has_ended: bool,
+    is_cancelled: bool,
+    /// Since when starting a worker has lacked something, and when it is tried again.
+    lacking: Option<(Duration, Duration)>,
+    /// The timer that is set. Earlier than it need be at times: setting one wakes another thread.
+    timer: Option<(Duration, Timer)>,
+}
+
+impl<'s, In, X> ServeLoop<'s, In, X>
+where
+    In: Send,
+    X: Exchange<In>,
+    X::Out: Send,
+{
+    pub(crate) fn new(
+        stage: &'s Stage<In>,
+        serve: &'s Serve,
+        exchange: &'s X,
+        hooks: &'s Hooks<'_, In, X::Out>,
+        core: &'s Core,
+    ) -> Self {
+        Self {
+            stage,
+            serve,
+            core,
+            recalled: hooks.recalled.get(),
+            desk: Desk::new(stage, serve.framing, exchange, hooks, core),
+            seats: Vec::new(),
+            leaving: FuturesUnordered::new(),
+            inbox: Held::new(core.ledger.clone(), Some(stage.counters.clone())),
+            has_ended: false,
+            is_cancelled: false,
+            lacking: None,
+            timer: None,
+        }
+    }
+
+    pub(crate) async fn run(mut self, mut outlet: Box<dyn Outlet<X::Out> + 's>) {
+        if self.serve.framing == Framing::Frames && self.core.stop.level() < StopLevel::Drain {
+            // Its imports take time, and should they fail nothing need have been done.
+            self.make_seats();
+            self.start_worker(0);
+        }
+        let mut turns = 0;
+        loop {
+            self.desk.release_due();
+            self.take().await;
+            self.obey_stop();
+            self.staff();
+            self.hand_out();
+            let has_moved = self.listen();
+            hand_on(&mut *outlet, &mut self.desk.outbox).await;
+            if self.is_done() {
+                break;
+            }
+            if has_moved && turns < TURNS {
+                turns += 1;
+            } else if has_moved {
+                turns = 0;
+                tokio::task::yield_now().await;
+            } else {
+                turns = 0;
+                self.wait().await;
+            }
+        }
+        self.stage.has_ended.store(true, Ordering::Relaxed);
+        drop(outlet);
+        self.dismiss_all().await;
+    }
+
+    fn level(&self) -> StopLevel {
+        self.core.stop.level()
+    }
+
+    /// Takes what there is a use for, without waiting.
+    async fn take(&mut self) {
+        while !self.has_ended {
+            let most = self.wanted();
+            if most == 0 {
+                return;
+            }
+            match self.stage.queue.try_pop_batch(&mut self.inbox, most) {
+                Ok(0) => return,
+                Ok(_) => self.sort().await,
+                Err(_) => self.has_ended = true,
+            }
+        }
+    }
+
+    /// Puts what came aside: to be worked on, or to be carried past.
+    async fn sort(&mut self) {
+        if self.inbox.is_empty() {
+            return;
+        }
+        // Should it fail, the run is killed, and none of these is worked on.
+        recorded(self.core, last_entry(self.core, self.inbox.iter()), true).await;
+        let recalled = self.recalled;
+        let is_recalled = |load: &Load<In>| match (recalled, load) {
+            (Some(of), Load::Item(item)) => (of.is_recalled)(item),
+            _ => false,
+        };
+        let fed = self.inbox.iter().filter(|envelope| !is_recalled(&envelope.load));
+        self.stage.count_fed(fed, 0);
+        while let Some(Envelope { id, load, entry }) = self.inbox.pop_front() {
+            let past = match load {
+                Load::Item(item) if recalled.is_some_and(|of| (of.is_recalled)(&item)) => {
+                    recalled.map_or(Load::Unfinished, |of| Load::Item((of.recall)(item)))
+                }
+                Load::Item(item) => {
+                    self.desk.pending.push_back(Task::new(id, item, 0));
+                    continue;
+                }
+                Load::Again(again) => {
+                    self.desk.pending.push_back(Task::new(id, again.item, again.tries));
+                    continue;
+                }
+                Load::Failed(failure) => Load::Failed(failure),
+                Load::Unfinished => Load::Unfinished,
+            };
+            self.desk.outbox.push_back(Envelope::new(id, past).recorded_as(entry));
+        }
+    }
+
+    /// How many items there would be a worker for, beyond those at hand.
+    fn wanted(&self) -> usize {
+        let target = self.stage.target.load(Ordering::Acquire);
+        let limit = self.stage.chunk_limit();
+        let missing = target.saturating_sub(self.seats.len());
+        let seats = self.seats.iter().take(target);
+        let room: usize = seats.map(|seat| seat.room(limit, self.serve)).sum();
+        (room + missing).saturating_sub(self.desk.len())
+    }
+
+    fn obey_stop(&mut self) {
+        if self.level() >= StopLevel::Halt {
+            self.desk.leave_pending();
+        }
+        if self.level() >= StopLevel::Cancel && !self.is_cancelled {
+            self.is_cancelled = true;
+            (0..self.seats.len()).for_each(|seat| self.lose(seat, Why::Stopped));
+        }
+    }
+
+    fn make_seats(&mut self) {
+        let target = self.stage.target.load(Ordering::Acquire);
+        while self.seats.len() < target {
+            self.seats.push(Seat { state: State::Empty, deaths: 0 });
+        }
+    }
+
+    /// Dismisses workers that have done their part, and starts those there is work for.
+    fn staff(&mut self) {
+        self.make_seats();
+        let now = self.core.clock.now();
+        let target = self.stage.target.load(Ordering::Acquire);
+        for index in 0..self.seats.len() {
+            if let State::Taken(worker) = &self.seats[index].state
+                && worker.in_flight.is_empty()
+                && (index >= target || worker.has_done_its_part(self.serve, now))
+            {
+                self.lose(index, Why::Dismissed);
+            }
+        }
+        if self.level() >= StopLevel::Halt || self.lacking.is_some_and(|(_, again)| now < again) {
+            return;
+        }
+        let limit = self.stage.chunk_limit();
+        let open = self.seats.iter().take(target).filter(|seat| !seat.is_empty());
+        let mut room: usize = open.map(|seat| seat.room(limit, self.serve)).sum();
+        for index in 0..target {
+            if room >= self.desk.pending.len() {
+                return;
+            }
+            if self.seats[index].is_empty() {
+                self.start_worker(index);
+                room += 1;
+            }
+        }
+    }
+
+    fn start_worker(&mut self, seat: usize) {
+        let now = self.core.clock.now();
+        match Worker::start(self.serve, seat + 1, &self.stage.settings.name, now) {
+            Ok(worker) => {
+                self.lacking = None;
+                self.seats[seat].state = State::Taken(Box::new(worker));
+            }
+            Err(fault) if is_shortage(&fault) => {
+                let since = self.lacking.map_or(now, |(since, _)| since);
+                if now.saturating_sub(since) >= LACKING_AT_MOST {
+                    self.fail(&format!("could not be started: {fault}"));
+                }
+                self.lacking = Some((since, now.saturating_add(LACKING)));
+            }
+            Err(fault) => self.fail(&format!("could not be started: {}", with_causes(&fault))),
+        }
+    }
+
+    /// Ends the run: this stage cannot do its work.
+    fn fail(&mut self, why: &str) {
+        let name = &self.stage.settings.name;
+        let message = format!("stage `{name}`: its worker processes {why}");
+        self.core.fail(Error::new(ErrorKind::Worker, message));
+        self.core.stop.cancel();
+        self.obey_stop();
+    }
+
+    /// Sends what waits to those who have room.
+    fn hand_out(&mut self) {
+        let limit = self.stage.chunk_limit();
+        let target = self.stage.target.load(Ordering::Acquire);
+        while let Some(task) = self.desk.pending.pop_front() {
+            let ready = self.seats.iter().take(target).enumerate().filter_map(|(index, seat)| {
+                let State::Taken(worker) = &seat.state else { return None };
+                let fits = worker.is_ready
+                    && worker.room(limit, self.serve) > 0
+                    && (!task.is_alone || worker.in_flight.is_empty());
+                fits.then_some((worker.in_flight.len(), index))
+            });
+            let Some((_, index)) = ready.min() else {
+                self.desk.pending.push_front(task);
+                return;
+            };
+            let State::Taken(worker) = &mut self.seats[index].state else {
+                unreachable!("chosen among those taken");
+            };
+            let attempt = Attempt { number: task.tries + 1, slot: index + 1 };
+            self.desk.answer_for(index);
+            self.desk.send(task, &attempt, worker);
+        }
+    }
+
+    /// Moves bytes for all workers and settles what they have answered; tells
+    /// whether anything came.
+    fn listen(&mut self) -> bool {
+        let mut has_moved = false;
+        for index in 0..self.seats.len() {
+            let State::Taken(worker) = &mut self.seats[index].state else { continue };
+            worker.process.write();
+            let mut trouble = None;
+            if worker.process.read() {
+                has_moved = true;
+                trouble = self.settle(index);
+            }
+            let State::Taken(worker) = &mut self.seats[index].state else { continue };
+            let over = worker.process.is_over();
+            let now = || self.core.clock.now();
+            let timeout = self.stage.settings.timeout;
+            let late = match worker.deadline(timeout, self.serve.start_within) {
+                Some(Deadline::Item(due)) if now() >= due => Some(Why::Late),
+                Some(Deadline::Start(due)) if now() >= due => Some(Why::NeverReady),
+                _ => None,
+            };
+            if let Some(why) = trouble {
+                self.lose(index, why);
+            } else if over {
+                worker.process.read_rest();
+                let why = self.settle(index).unwrap_or(Why::Ended);
+                self.lose(index, why);
+            } else if let Some(why) = late {
+                self.lose(index, why);
+            }
+        }
+        has_moved
+    }
+
+    /// Settles what the worker has answered, and tells what is wrong with it.
+    fn settle(&mut self, index: usize) -> Option<Why> {
+        let Seat { state: State::Taken(worker), deaths } = &mut self.seats[index] else {
+            return None;
+        };
+        self.desk.answer_for(index);
+        let heard = self.desk.hear(worker, self.serve);
+        if worker.answered > 0 {
+            *deaths = 0;
+        }
+        match heard {
+            Ok(()) => None,
+            Err(worker::Trouble::Garbage(what)) => Some(Why::Garbage(what)),
+            Err(worker::Trouble::Fatal(error)) => {
+                self.fail(&format!("cannot begin: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Gives a worker up: what it had in hand is answered for when it has
+    /// ended, what was behind that goes to the next.
+    fn lose(&mut self, index: usize, why: Why) {
+        let seat = &mut self.seats[index];
+        let State::Taken(mut worker) = std::mem::replace(&mut seat.state, State::Leaving) else {
+            seat.state = State::Empty;
+            return;
+        };
+        let stop = &self.core.stop;
+        let is_dismissed = matches!(why, Why::Dismissed);
+        self.desk.answer_for(index);
+        let now = self.core.clock.now();
+        let (items, rest) = match why {
+            Why::Ended => {
+                self.desk.hear_slate(&mut worker);
+                worker.split_at_death()
+            }
+            Why::Garbage(_) => worker.split_at(1),
+            Why::Late => worker.split_late(now, self.stage.settings.timeout),
+            Why::NeverReady | Why::Dismissed => worker.split_at(0),
+            Why::Stopped => worker.split_at(usize::MAX),
+        };
+        if is_dismissed {
+            seat.state = State::Empty;
+        }
+        if matches!(why, Why::Ended | Why::Garbage(_) | Why::NeverReady) {
+            seat.deaths = if worker.answered == 0 { seat.deaths + 1 } else { 0 };
+        }
+        rest.into_iter().rev().for_each(|task| self.desk.pending.push_front(task));
+        let (clock, stop) = (self.core.clock.clone(), stop.clone());
+        let grace = self.stage.settings.grace;
+        self.leaving.push(Box::pin(async move {
+            let patience = match why {
+                Why::Dismissed => PATIENCE.min(grace),
+                // It is about to, and its status tells more than how it is made to.
+                Why::Ended => ENDING.min(grace),
+                _ => Duration::ZERO,
+            };
+            let patience = async {
+                if !patience.is_zero() {
+                    let hurried = stop.reached(StopLevel::Cancel);
+                    crate::sync::first(clock.sleep(patience), hurried).await;
+                }
+            };
+            let killed = async {
+                crate::sync::first(clock.sleep(grace), stop.reached(StopLevel::Kill)).await;
+            };
+            let departed = worker.process.leave(patience, killed).await;
+            Left { seat: index, why, items, departed }
+        }));
+    }
+
+    /// Answers for the items of a worker that has gone.
+    fn bury(&mut self, Left { seat, why, items, departed }: Left<In>) {
+        let cpu = u64::try_from(departed.cpu.as_nanos()).unwrap_or(u64::MAX);
+        self.stage.counters.shard(seat).cpu.fetch_add(cpu, Ordering::Relaxed);
+        self.desk.answer_for(seat);
+        let timeout = self.stage.settings.timeout.unwrap_or_default();
+        let story = story(&why, &departed);
+        for task in items {
+            let fault = match why {
+                Why::Stopped | Why::Dismissed => cancelled(),
+                Why::Late => timed_out(timeout),
+                Why::Ended | Why::Garbage(_) | Why::NeverReady => {
+                    let exit = departed.exit.filter(|_| matches!(why, Why::Ended));
+                    let signal = exit.and_then(|exit| exit.signal());
+                    Fault::new(FailureKind::Worker, &*story)
+                        .with_code(exit.and_then(|exit| exit.code()))
+                        .with_signal(signal.map(|signal| signal.as_raw()))
+                }
+            };
+            self.desk.give_up(task, fault, Duration::ZERO);
+        }
+        if matches!(why, Why::Dismissed) {
+            return;
+        }
+        self.seats[seat].state = State::Empty;
+        if self.seats[seat].deaths >= DEATHS && self.level() < StopLevel::Cancel {
+            self.fail(&format!(
+                "died {DEATHS} times in a row before they had answered anything: {story}"
+            ));
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        let is_busy = |seat: &Seat<In>| match &seat.state {
+            State::Empty => false,
+            State::Taken(worker) => !worker.in_flight.is_empty(),
+            State::Leaving => true,
+        };
+        self.has_ended && self.desk.is_empty() && !self.seats.iter().any(is_busy)
+    }
+
+    /// Lets all workers end by themselves.
+    async fn dismiss_all(&mut self) {
+        (0..self.seats.len()).for_each(|seat| self.lose(seat, Why::Dismissed));
+        while let Some(left) = self.leaving.next().await {
+            self.bury(left);
+        }
+    }
+
+    /// When something is to be done although nothing happens.
+    fn next_due(&self) -> Option<Duration> {
+        let timeout = self.stage.settings.timeout;
+        let workers = self.seats.iter().filter_map(|seat| match &seat.state {
+            State::Taken(worker) => worker.due(self.serve, timeout),
+            State::Empty | State::Leaving => None,
+        });
+        let again = self.lacking.map(|(_, again)| again);
+        let again = again.filter(|_| !self.desk.pending.is_empty());
+        workers.chain(again).chain(self.desk.next_due()).min()
+    }
+
+    fn set_timer(&mut self) {
+        match self.next_due() {
+            None => {}
+            Some(due) if self.timer.as_ref().is_some_and(|(set, _)| *set <= due) => {}
+            Some(due) => self.timer = Some((due, self.core.clock.until(due))),
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self) {
+        self.set_timer();
+        let (stage, level) = (self.stage, self.level());
+        let most = if self.has_ended { 0 } else { self.wanted() };
+        let target = stage.target.load(Ordering::Acquire);
+        let Self { inbox, seats, leaving, timer, .. } = self;
+        let mut popped = (most > 0).then(|| stage.queue.pop_batch_async(inbox, most));
+        let next_level = if level < StopLevel::Halt { StopLevel::Halt } else { StopLevel::Cancel };
+        let mut stopped = pin!(self.core.stop.reached(next_level));
+        let mut resized =
+            pin!(stage.resized.until(|| stage.target.load(Ordering::Acquire) != target));
+        let (mut buried, mut has_rung) = (None, false);
+        let ended = poll_fn(|cx| {
+            let mut ended = false;
+            let mut is_ready = false;
+            for seat in seats.iter_mut() {
+                if let State::Taken(worker) = &mut seat.state {
+                    is_ready |= worker.process.poll_ready(cx);
+                }
+            }
+            if !leaving.is_empty()
+                && let Poll::Ready(Some(left)) = leaving.poll_next_unpin(cx)
+            {
+                (buried, is_ready) = (Some(left), true);
+            }
+            if let Some((_, timer)) = timer
+                && Pin::new(timer).poll(cx).is_ready()
+            {
+                (has_rung, is_ready) = (true, true);
+            }
+            if level < StopLevel::Cancel {
+                is_ready |= stopped.as_mut().poll(cx).is_ready();
+            }
+            is_ready |= resized.as_mut().poll(cx).is_ready();
+            if let Some(future) = &mut popped
+                && let Poll::Ready(result) = Pin::new(future).poll(cx)
+            {
+                (ended, is_ready) = (result.is_err(), true);
+                popped = None;
+            }
+            if is_ready { Poll::Ready(ended) } else { Poll::Pending }
+        })
+        .await;
+        drop(popped);
+        self.has_ended |= ended;
+        if has_rung {
+            self.timer = None;
+        }
+        self.sort().await;
+        if let Some(left) = buried {
+            self.bury(left);
+        }
+    }
+}
+
+impl<In> Seat<In> {
+    fn is_empty(&self) -> bool {
+        matches!(self.state, State::Empty)
+    }
+
+    /// How many items it could take, whoever must be started for them.
+    fn room(&self, limit: usize, serve: &Serve) -> usize {
+        match &self.state {
+            State::Empty => 1,
+            State::Taken(worker) => worker.room(limit, serve),
+            State::Leaving => 0,
+        }
+    }
+}
+
+/// What became of a worker, in words.
+fn story(why: &Why, departed: &Departed) -> String {
+    let Departed { id, exit, last_words, .. } = departed;
+    let what = match (why, exit) {
+        (Why::Garbage(what), _) => format!("gave no proper answer: {what}"),
+        (Why::NeverReady, _) => "was not ready in time".to_owned(),
+        (_, Some(exit)) => format!("ended before it answered: {exit}"),
+        (_, None) => "ended before it answered".to_owned(),
+    };
+    if last_words.is_empty() {
+        format!("worker process {id} {what}")
+    } else {
+        format!("worker process {id} {what}; it said last: {last_words}")
+    }
+}
+
+/// A fault and what caused it, each said once.
+fn with_causes(fault: &Fault) -> String {
+    let mut line = fault.to_string();
+    let mut cause = std::error::Error::source(fault);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !line.contains(&text) {
+            line = format!("{line}: {text}");
+        }
+        cause = error.source();
+    }
+    line
+}

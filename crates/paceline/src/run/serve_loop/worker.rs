@@ -1,0 +1,261 @@
+//! A worker process and what it has in hand.
+//!
+//! Which of several items a worker had in hand when it died: those that it
+//! had begun, by its own word (the slate), or the first that was written to
+//! it, if it has always answered in order. If neither tells, none is blamed:
+//! all are tried again, each alone, so that the next death has one culprit.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{IN_HAND, desk::Task};
+use crate::{
+    failure::Fault,
+    worker::serve::{Framing, RemoteError, Serve, process::Process},
+};
+
+/// How often an item may be the first in line when a worker dies that says it had begun nothing.
+const LOSSES: u32 = 3;
+
+/// An item that was sent, or is about to be.
+pub(super) struct Sent<In> {
+    pub(super) task: Task<In>,
+    pub(super) id: u32,
+    /// Where its request begins among the bytes for the worker.
+    from: u64,
+    pub(super) at: Duration,
+}
+
+/// What is wrong with a worker.
+pub(super) enum Trouble {
+    Garbage(String),
+    Fatal(RemoteError),
+}
+
+/// When something must have happened.
+pub(super) enum Deadline {
+    Item(Duration),
+    Start(Duration),
+}
+
+pub(super) struct Worker<In> {
+    pub(super) process: Process,
+    pub(super) in_flight: VecDeque<Sent<In>>,
+    /// Whether it takes items.
+    pub(super) is_ready: bool,
+    /// Whether it works on several items at once, as far as is known.
+    pub(super) is_concurrent: bool,
+    pub(super) answered: u64,
+    framing: Framing,
+    sent: u64,
+    /// Since when the first item is in hand, or nothing is.
+    since: Duration,
+    started: Duration,
+    /// How many items it may have in flight.
+    window: usize,
+    /// How long an item takes, in nanoseconds, as far as is known.
+    pace: u64,
+    /// Whether it gets nothing more, since it has grown or has answered twice.
+    is_used_up: bool,
+    begun: Option<u32>,
+}
+
+impl<In> Worker<In> {
+    pub(super) fn start(
+        serve: &Serve,
+        slot: usize,
+        stage: &str,
+        now: Duration,
+    ) -> Result<Self, Fault> {
+        Ok(Self {
+            process: Process::start(serve, slot, stage)?,
+            in_flight: VecDeque::new(),
+            is_ready: serve.framing != Framing::Frames,
+            is_concurrent: false,
+            answered: 0,
+            framing: serve.framing,
+            sent: 0,
+            since: now,
+            started: now,
+            window: 1,
+            pace: 0,
+            is_used_up: false,
+            begun: None,
+        })
+    }
+
+    /// Takes note that the worker is ready for `at_once` items at once.
+    pub(super) fn is_ready_for(&mut self, at_once: u32, now: Duration) {
+        self.is_ready = true;
+        self.since = now;
+        self.is_concurrent = at_once > 1;
+        self.window = (at_once as usize).max(1);
+    }
+
+    /// How many more items it may be sent.
+    pub(super) fn room(&self, limit: usize, serve: &Serve) -> usize {
+        if !self.is_ready {
+            // One is kept for it.
+            return 1;
+        }
+        if self.is_used_up || self.in_flight.iter().any(|sent| sent.task.is_alone) {
+            return 0;
+        }
+        let window = match self.framing {
+            Framing::Lines => 1,
+            // What it has after one item decides whether it gets another.
+            _ if serve.max_memory.is_some() => 1,
+            _ if self.is_concurrent && self.framing == Framing::Frames => self.window,
+            _ => self.window.min(limit),
+        };
+        let left = usize::try_from(serve.max_items.saturating_sub(self.sent)).unwrap_or(usize::MAX);
+        window.saturating_sub(self.in_flight.len()).min(left)
+    }
+
+    /// The id of the next request, and where it begins.
+    pub(super) fn next_id(&self) -> u32 {
+        self.sent as u32
+    }
+
+    /// Takes note of an item whose request has been appended, from `from` on.
+    pub(super) fn took(&mut self, task: Task<In>, from: u64, now: Duration) {
+        if self.in_flight.is_empty() {
+            self.since = now;
+        }
+        self.in_flight.push_back(Sent { task, id: self.next_id(), from, at: now });
+        self.sent += 1;
+    }
+
+    /// Gives back what `id` was asked for; the first if the framing has none.
+    pub(super) fn answered(&mut self, id: Option<u32>) -> Option<Sent<In>> {
+        let index = match id {
+            None => 0,
+            Some(id) => self.in_flight.iter().position(|sent| sent.id == id)?,
+        };
+        self.is_concurrent |= index > 0;
+        let sent = self.in_flight.remove(index)?;
+        self.answered += 1;
+        Some(sent)
+    }
+
+    /// Whether the item with this id was answered before; then the worker
+    /// gets nothing more.
+    pub(super) fn has_answered_before(&mut self, id: Option<u32>) -> bool {
+        let has = id.is_some_and(|id| u64::from(id) < self.sent);
+        self.is_used_up |= has;
+        has
+    }
+
+    /// Since when the item answered first has been in hand.
+    pub(super) fn in_hand_since(&self, sent: &Sent<In>) -> Duration {
+        if self.is_concurrent { sent.at } else { self.since.max(sent.at) }
+    }
+
+    /// Learns from `items` answers that came by `now`, and gives the time that each took.
+    pub(super) fn learn(&mut self, items: u64, now: Duration, serve: &Serve) -> Duration {
+        let each = now.saturating_sub(self.since) / u32::try_from(items.max(1)).unwrap_or(1);
+        self.since = now;
+        if serve.framing == Framing::Json || !self.is_concurrent {
+            let nanos = u64::try_from(each.as_nanos()).unwrap_or(u64::MAX).max(1);
+            // Slower at once, quicker by and by.
+            self.pace =
+                if nanos > self.pace { nanos } else { (3 * self.pace).saturating_add(nanos) / 4 };
+            let fits = u64::try_from(IN_HAND.as_nanos()).unwrap_or(u64::MAX) / self.pace;
+            self.window =
+                usize::try_from(fits).unwrap_or(usize::MAX).clamp(1, self.window.saturating_mul(2));
+        }
+        self.is_used_up |= serve
+            .max_memory
+            .is_some_and(|most| self.process.memory().is_some_and(|memory| memory > most));
+        each
+    }
+
+    /// Whether it is to be replaced, or ended until there is work again.
+    pub(super) fn has_done_its_part(&self, serve: &Serve, now: Duration) -> bool {
+        let age = now.saturating_sub(self.started);
+        let idle = now.saturating_sub(self.since);
+        self.sent >= serve.max_items
+            || self.is_used_up
+            || serve.max_age.is_some_and(|most| age >= most && self.sent > 0)
+            || serve.idle_after.is_some_and(|most| idle >= most && self.is_ready)
+    }
+
+    pub(super) fn deadline(&self, timeout: Option<Duration>, start: Duration) -> Option<Deadline> {
+        if !self.is_ready {
+            return Some(Deadline::Start(self.started.saturating_add(start)));
+        }
+        let first = self.in_flight.front()?;
+        Some(Deadline::Item(self.in_hand_since(first).saturating_add(timeout?)))
+    }
+
+    /// When it is to be looked at although nothing has happened.
+    pub(super) fn due(&self, serve: &Serve, timeout: Option<Duration>) -> Option<Duration> {
+        if self.is_ready && self.in_flight.is_empty() {
+            return serve.idle_after.map(|idle| self.since.saturating_add(idle));
+        }
+        self.deadline(timeout, serve.start_within).map(|deadline| match deadline {
+            Deadline::Item(due) | Deadline::Start(due) => due,
+        })
+    }
+
+    /// Takes note of what it had begun last, by its own word.
+    pub(super) fn had_begun(&mut self, id: u32) {
+        self.begun = Some(id);
+    }
+
+    fn tasks(&mut self) -> impl Iterator<Item = Task<In>> {
+        std::mem::take(&mut self.in_flight).into_iter().map(|sent| sent.task)
+    }
+
+    /// The first `count` items, and those behind them.
+    pub(super) fn split_at(&mut self, count: usize) -> (Vec<Task<In>>, Vec<Task<In>>) {
+        let mut items: Vec<_> = self.tasks().collect();
+        let rest = items.split_off(count.min(items.len()));
+        (items, rest)
+    }
+
+    /// The items whose time was over, and those that have theirs before them.
+    pub(super) fn split_late(
+        &mut self,
+        now: Duration,
+        timeout: Option<Duration>,
+    ) -> (Vec<Task<In>>, Vec<Task<In>>) {
+        let late = if self.is_concurrent {
+            let is_late = |sent: &&Sent<In>| Some(now.saturating_sub(sent.at)) >= timeout;
+            self.in_flight.iter().take_while(is_late).count()
+        } else {
+            1
+        };
+        self.split_at(late)
+    }
+
+    /// The items that it had in hand when it died, and those behind them.
+    pub(super) fn split_at_death(&mut self) -> (Vec<Task<In>>, Vec<Task<In>>) {
+        let written = self.process.written();
+        let touched = self.in_flight.iter().filter(|sent| sent.from < written).count();
+        let in_hand = match self.begun {
+            // By ids in a row: those up to the one begun last.
+            Some(begun) => {
+                let is_begun = |sent: &&Sent<In>| sent.id.wrapping_sub(begun + 1) > u32::MAX / 2;
+                self.in_flight.iter().filter(is_begun).count()
+            }
+            None if self.framing == Framing::Frames => 0,
+            None if !self.is_concurrent => touched.min(1),
+            None if touched == 1 => 1,
+            None => {
+                self.in_flight.iter_mut().take(touched).for_each(|sent| sent.task.is_alone = true);
+                0
+            }
+        };
+        if in_hand == 0
+            && touched > 0
+            && let Some(first) = self.in_flight.front_mut()
+            && self.framing == Framing::Frames
+        {
+            first.task.losses += 1;
+            if first.task.losses >= LOSSES {
+                return self.split_at(1);
+            }
+        }
+        self.split_at(in_hand)
+    }
+}

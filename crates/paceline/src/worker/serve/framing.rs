@@ -1,0 +1,426 @@
+//! Requests into bytes, and bytes into answers.
+//!
+//! A frame is a head of nine bytes (length of the body, id, kind; integers
+//! little-endian) and a body. [`Reader`] takes bytes as they come and gives
+//! what is complete; whatever is no answer is [`Garbage`], after which
+//! nothing that comes from the worker can be believed.
+
+use std::{borrow::Cow, ops::Range};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::{Exchange, Form, Framing, RemoteError};
+use crate::{
+    failure::{BoxError, FailureKind, Fault},
+    worker::Attempt,
+};
+
+/// The head of a frame: length, id, kind.
+pub(crate) const HEAD: usize = 9;
+
+/// An answer larger than this is refused: the worker has lost its way.
+pub(crate) const LONGEST: usize = 256 << 20;
+
+/// The kinds of frames.
+pub(crate) mod kind {
+    pub(crate) const BYTES: u8 = 0;
+    pub(crate) const JSON: u8 = 1;
+    /// A failed item: `{"name": ..., "message": ..., "traceback": ...}`.
+    pub(crate) const ERROR: u8 = 2;
+    /// The worker is ready; the id says how many items it works on at once.
+    pub(crate) const READY: u8 = 3;
+    /// The worker cannot begin. The body is as for `ERROR`.
+    pub(crate) const FATAL: u8 = 4;
+}
+
+/// Appends the request for an item.
+///
+/// # Errors
+///
+/// If the item cannot be asked for; `out` is then as it was.
+pub(crate) fn ask<In, X: Exchange<In>>(
+    exchange: &X,
+    framing: Framing,
+    item: &In,
+    (id, attempt): (u32, &Attempt),
+    out: &mut Vec<u8>,
+) -> Result<(), BoxError> {
+    let start = out.len();
+    let asked = match framing {
+        Framing::Lines => ask_line(exchange, item, attempt, out),
+        Framing::Json => ask_json(exchange, item, (id, attempt), out),
+        Framing::Frames => ask_frame(exchange, item, (id, attempt), out),
+    };
+    asked.inspect_err(|_| out.truncate(start))
+}
+
+fn ask_line<In, X: Exchange<In>>(
+    exchange: &X,
+    item: &In,
+    attempt: &Attempt,
+    out: &mut Vec<u8>,
+) -> Result<(), BoxError> {
+    let start = out.len();
+    exchange.request(item, attempt, out)?;
+    if out[start..].contains(&b'\n') {
+        let why =
+            "the value has a newline in it, which ends an item here: use `framing = \"json\"`";
+        return Err(Fault::new(FailureKind::Worker, why).permanent().into());
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+fn ask_json<In, X: Exchange<In>>(
+    exchange: &X,
+    item: &In,
+    (id, attempt): (u32, &Attempt),
+    out: &mut Vec<u8>,
+) -> Result<(), BoxError> {
+    out.extend_from_slice(format!("{{\"id\":{id},").as_bytes());
+    let start = out.len();
+    if exchange.request(item, attempt, out)? == Form::Bytes {
+        let bytes = out.split_off(start);
+        append_value(&bytes, out)?;
+    }
+    out.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+/// Appends the member of a request that holds bytes: as text, or in base64
+/// under another name if they are none.
+pub(crate) fn append_value(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), BoxError> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => {
+            out.extend_from_slice(b"\"value\":");
+            serde_json::to_writer(out, text)?;
+        }
+        Err(_) => {
+            out.extend_from_slice(b"\"value\":null,\"value_b64\":\"");
+            out.extend_from_slice(BASE64_STANDARD.encode(bytes).as_bytes());
+            out.push(b'"');
+        }
+    }
+    Ok(())
+}
+
+fn ask_frame<In, X: Exchange<In>>(
+    exchange: &X,
+    item: &In,
+    (id, attempt): (u32, &Attempt),
+    out: &mut Vec<u8>,
+) -> Result<(), BoxError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; HEAD]);
+    let form = exchange.request(item, attempt, out)?;
+    let Ok(length) = u32::try_from(out.len() - start - HEAD) else {
+        let why = "the request is longer than 4 GiB";
+        return Err(Fault::new(FailureKind::TooLong, why).permanent().into());
+    };
+    out[start..start + HEAD].copy_from_slice(&head(length, id, kind_of(form)));
+    Ok(())
+}
+
+pub(crate) fn kind_of(form: Form) -> u8 {
+    match form {
+        Form::Bytes => kind::BYTES,
+        Form::Json => kind::JSON,
+    }
+}
+
+pub(crate) fn head(length: u32, id: u32, kind: u8) -> [u8; HEAD] {
+    let mut head = [0; HEAD];
+    head[..4].copy_from_slice(&length.to_le_bytes());
+    head[4..8].copy_from_slice(&id.to_le_bytes());
+    head[8] = kind;
+    head
+}
+
+/// Reads a head: length of the body, id, kind.
+pub(crate) fn read_head(bytes: &[u8]) -> Option<(usize, u32, u8)> {
+    let [l0, l1, l2, l3, i0, i1, i2, i3, kind] = *bytes.first_chunk::<HEAD>()?;
+    let length = u32::from_le_bytes([l0, l1, l2, l3]);
+    Some((length as usize, u32::from_le_bytes([i0, i1, i2, i3]), kind))
+}
+
+/// Something whole that a worker has said.
+pub(crate) enum Said<'a> {
+    Answer {
+        /// `None` where the framing says it not.
+        id: Option<u32>,
+        result: Result<(Form, Cow<'a, [u8]>), RemoteError>,
+        /// Whether something came with it.
+        is_followed: bool,
+    },
+    /// It is ready, and works on so many items at once.
+    Ready(u32),
+    /// It cannot begin.
+    Fatal(RemoteError),
+}
+
+/// What a worker said was no answer.
+#[derive(Debug)]
+pub(crate) struct Garbage(pub(crate) String);
+
+/// The bytes from one worker.
+pub(crate) struct Reader {
+    framing: Framing,
+    bytes: Vec<u8>,
+    /// Up to here they have been used.
+    at: usize,
+    /// Up to here there is no end of a line.
+    searched: usize,
+}
+
+impl Reader {
+    pub(crate) fn new(framing: Framing) -> Self {
+        Self { framing, bytes: Vec::new(), at: 0, searched: 0 }
+    }
+
+    /// Where to append what was read.
+    pub(crate) fn room(&mut self) -> &mut Vec<u8> {
+        if self.at == self.bytes.len() {
+            self.bytes.clear();
+            (self.at, self.searched) = (0, 0);
+        } else if self.at > self.bytes.len() / 2 {
+            self.bytes.drain(..self.at);
+            self.searched = self.searched.saturating_sub(self.at);
+            self.at = 0;
+        }
+        &mut self.bytes
+    }
+
+    fn has_rest(&self) -> bool {
+        self.at < self.bytes.len()
+    }
+
+    /// The next whole thing, if there is one.
+    pub(crate) fn next(&mut self) -> Result<Option<Said<'_>>, Garbage> {
+        match self.framing {
+            Framing::Lines => Ok(self.line()?.map(|line| Said::Answer {
+                id: None,
+                is_followed: self.has_rest(),
+                result: Ok((Form::Bytes, Cow::Borrowed(&self.bytes[line]))),
+            })),
+            Framing::Json => match self.line()? {
+                Some(line) => json(&self.bytes[line]).map(Some),
+                None => Ok(None),
+            },
+            Framing::Frames => self.frame(),
+        }
+    }
+
+    /// Where the next line is.
+    fn line(&mut self) -> Result<Option<Range<usize>>, Garbage> {
+        let from = self.searched.max(self.at);
+        let Some(length) = self.bytes[from..].iter().position(|byte| *byte == b'\n') else {
+            self.searched = self.bytes.len();
+            return too_long(self.bytes.len() - self.at).map(|()| None);
+        };
+        let line = self.at..from + length;
+        self.at = line.end + 1;
+        Ok(Some(line))
+    }
+
+    fn frame(&mut self) -> Result<Option<Said<'_>>, Garbage> {
+        let rest = &self.bytes[self.at..];
+        let Some((length, id, kind)) = read_head(rest) else { return Ok(None) };
+        if kind > kind::FATAL {
+            return Err(Garbage(format!("a frame of the unknown kind {kind}")));
+        }
+        too_long(length)?;
+        let Some(body) = rest.get(HEAD..HEAD + length) else {
+            return Ok(None);
+        };
+        self.at += HEAD + length;
+        Ok(Some(match kind {
+            kind::READY => Said::Ready(id),
+            kind::FATAL => Said::Fatal(remote(body)?),
+            kind::ERROR => {
+                Said::Answer { id: Some(id), result: Err(remote(body)?), is_followed: false }
+            }
+            kind::JSON => answer(id, Form::Json, body),
+            _ => answer(id, Form::Bytes, body),
+        }))
+    }
+}
+
+fn answer(id: u32, form: Form, body: &[u8]) -> Said<'_> {
+    Said::Answer { id: Some(id), result: Ok((form, Cow::Borrowed(body))), is_followed: false }
+}
+
+fn too_long(length: usize) -> Result<(), Garbage> {
+    if length > LONGEST {
+        return Err(Garbage(format!("an answer of more than {} MiB", LONGEST >> 20)));
+    }
+    Ok(())
+}
+
+fn remote(body: &[u8]) -> Result<RemoteError, Garbage> {
+    #[derive(Deserialize)]
+    struct Told {
+        name: Option<String>,
+        message: String,
+        traceback: Option<String>,
+    }
+    let told: Told = serde_json::from_slice(body)
+        .map_err(|error| Garbage(format!("an error that cannot be read: {error}")))?;
+    Ok(RemoteError { name: told.name, message: told.message, traceback: told.traceback })
+}
+
+fn json(line: &[u8]) -> Result<Said<'_>, Garbage> {
+    #[derive(Deserialize)]
+    struct Answer<'a> {
+        id: u32,
+        #[serde(borrow)]
+        value: Option<&'a RawValue>,
+        value_b64: Option<String>,
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+    }
+    let no_answer = |why: &dyn std::fmt::Display| Garbage(format!("`{}`: {why}", shown(line)));
+    let answer: Answer<'_> = serde_json::from_slice(line).map_err(|error| no_answer(&error))?;
+    let is_null = |value: &&RawValue| value.get() == "null";
+    let result = if let Some(error) = answer.error.filter(|error| !is_null(error)) {
+        let text = text_of(error);
+        let message = String::from_utf8_lossy(
+            text.as_ref().map_or_else(|| error.get().as_bytes(), |text| text.as_bytes()),
+        )
+        .into_owned();
+        Err(RemoteError { name: None, message, traceback: None })
+    } else if let Some(encoded) = answer.value_b64 {
+        let bytes = BASE64_STANDARD.decode(encoded).map_err(|error| no_answer(&error))?;
+        Ok((Form::Bytes, Cow::Owned(bytes)))
+    } else if let Some(value) = answer.value {
+        Ok(match text_of(value) {
+            Some(text) => (Form::Bytes, Cow::Owned(text.into_bytes())),
+            None => (Form::Json, Cow::Borrowed(value.get().as_bytes())),
+        })
+    } else if has_value(line) {
+        Ok((Form::Json, Cow::Borrowed(&b"null"[..])))
+    } else {
+        return Err(no_answer(&"has neither `value` nor `error`"));
+    };
+    Ok(Said::Answer { id: Some(answer.id), result, is_followed: false })
+}
+
+/// Whether the object has a `value` at all: `null` is one.
+fn has_value(line: &[u8]) -> bool {
+    let object: Result<serde_json::Map<String, serde_json::Value>, _> =
+        serde_json::from_slice(line);
+    object.is_ok_and(|object| object.contains_key("value"))
+}
+
+/// The text, if the value is a string.
+fn text_of(value: &RawValue) -> Option<String> {
+    value.get().starts_with('"').then(|| serde_json::from_str(value.get()).ok()).flatten()
+}
+
+/// The beginning of a line, for a message.
+pub(crate) fn shown(line: &[u8]) -> String {
+    const LONGEST: usize = 80;
+    let text = String::from_utf8_lossy(line);
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.into_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(framing: Framing, bytes: &[u8]) -> Reader {
+        let mut reader = Reader::new(framing);
+        reader.room().extend_from_slice(bytes);
+        reader
+    }
+
+    fn answer_of(said: Result<Option<Said<'_>>, Garbage>) -> (Option<u32>, Form, Vec<u8>) {
+        match said {
+            Ok(Some(Said::Answer { id, result: Ok((form, bytes)), .. })) => {
+                (id, form, bytes.into_owned())
+            }
+            Ok(Some(Said::Answer { result: Err(error), .. })) => panic!("{error}"),
+            Ok(_) => panic!("no answer"),
+            Err(garbage) => panic!("{}", garbage.0),
+        }
+    }
+
+    #[test]
+    fn answers_come_whole_however_their_bytes_are_cut() {
+        let json = b"{\"id\":1,\"value\":\"a\"}\n{\"value\":[1, 2],\"id\":7}\n".to_vec();
+        let mut frames = Vec::new();
+        frames.extend_from_slice(&head(1, 1, kind::BYTES));
+        frames.push(b'a');
+        frames.extend_from_slice(&head(6, 7, kind::JSON));
+        frames.extend_from_slice(b"[1, 2]");
+        for (framing, bytes) in [(Framing::Json, json), (Framing::Frames, frames)] {
+            for size in 1..=bytes.len() {
+                let mut reader = Reader::new(framing);
+                let mut answers = Vec::new();
+                for piece in bytes.chunks(size) {
+                    reader.room().extend_from_slice(piece);
+                    while let said @ Ok(Some(_)) = reader.next() {
+                        answers.push(answer_of(said));
+                    }
+                }
+                let expected = [
+                    (Some(1), Form::Bytes, b"a".to_vec()),
+                    (Some(7), Form::Json, b"[1, 2]".to_vec()),
+                ];
+                assert_eq!(answers, expected, "{framing:?} in pieces of {size}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_is_garbage() {
+        for line in [
+            "",
+            "no json",
+            "{}",
+            "[]",
+            "{\"id\":1}",
+            "{\"id\":-1,\"value\":1}",
+            "{\"id\":\"1\",\"value\":1}",
+            "{\"id\":1,\"value_b64\":\"*\"}",
+        ] {
+            let mut reader = reader(Framing::Json, format!("{line}\n").as_bytes());
+            assert!(reader.next().is_err(), "{line}");
+        }
+        let too_long = head(u32::MAX, 1, kind::BYTES);
+        assert!(reader(Framing::Frames, &too_long).next().is_err());
+        assert!(reader(Framing::Frames, &head(0, 1, 77)).next().is_err());
+    }
+
+    #[test]
+    fn json_answers_are_text_json_null_bytes_or_an_error() {
+        let cases: [(&str, Form, &[u8]); 4] = [
+            (r#"{"id":1,"value":"\u00e4\n"}"#, Form::Bytes, "ä\n".as_bytes()),
+            (r#"{"id":1,"value":null}"#, Form::Json, b"null"),
+            (r#"{"id":1,"value":{"a":1},"error":null}"#, Form::Json, br#"{"a":1}"#),
+            (r#"{"id":1,"value":null,"value_b64":"/w=="}"#, Form::Bytes, b"\xff"),
+        ];
+        for (line, form, expected) in cases {
+            let mut reader = reader(Framing::Json, format!("{line}\n").as_bytes());
+            assert_eq!(answer_of(reader.next()), (Some(1), form, expected.to_vec()), "{line}");
+        }
+        let mut reader = reader(Framing::Json, b"{\"id\":1,\"error\":\"why\"}\n");
+        let Ok(Some(Said::Answer { result: Err(error), .. })) = reader.next() else {
+            panic!("no error");
+        };
+        assert_eq!(error.to_string(), "why");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_asked_for_in_base64() {
+        let mut out = Vec::new();
+        append_value(b"a\"b", &mut out).unwrap();
+        append_value(b"\xff", &mut out).unwrap();
+        let expected = br#""value":"a\"b""value":null,"value_b64":"/w==""#;
+        assert_eq!(out, expected);
+    }
+}
