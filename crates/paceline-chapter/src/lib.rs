@@ -23,6 +23,7 @@ pub mod item55;
 pub mod item56;
 pub mod item57;
 pub mod item58;
+pub mod item61;
 pub mod life;
 
 use paceline::BoxError;
@@ -46,6 +47,7 @@ const ITEMS: &[Item] = &[
     item56::ITEM,
     item57::ITEM,
     item58::ITEM,
+    item61::ITEM,
 ];
 
 impl Item {
