@@ -72,6 +72,8 @@ pub(crate) struct Plan<'a> {
     monitor: Monitor,
     observer: Option<Arc<dyn Observer>>,
     journal: Option<Arc<dyn Journal>>,
+    /// Closes the queue before the sink, where there will be no sink.
+    close_exit: Option<run::CloseExit<'a>>,
     halt: Option<Halt>,
     stall_after: Option<Duration>,
     watch: Option<Duration>,
@@ -114,6 +116,7 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
             monitor: Monitor::default(),
             observer: None,
             journal: None,
+            close_exit: None,
             halt: None,
             stall_after: None,
             watch: Some(LONGEST_POLL),
@@ -621,6 +624,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         let queue = Queue::bounded(capacity);
         let most = Arc::new(chunk::limit(capacity, 1).into());
         self.join_to(QueueLink { queue: queue.clone(), most });
+        let exit = queue.clone();
+        self.plan.close_exit = Some(Box::new(move |core| sink::close(core, &exit)));
         queue
     }
 
@@ -705,7 +710,7 @@ impl Plan<'_> {
         let stages =
             self.nodes.iter().map(|node| (node.settings().name.clone(), node.counters().clone()));
         core.monitor.open(core.ledger.clone(), stages.collect());
-        run::run(&core, &self.nodes, self.source, sink)
+        run::run(&core, &self.nodes, self.source, self.close_exit, sink)
     }
 
     fn check(&mut self) -> Result<(), Error> {

@@ -88,7 +88,7 @@ impl<'a, In: Send + 'a> Pipeline<'a, In> {
         let mut pipeline = Pipeline::from_iter(std::iter::from_fn(move || items.pop().ok()));
         pipeline.plan.has_rounds = true;
         build(pipeline).run_with(|core, exit| {
-            let guard = OnUnwind { core, queue: exit, ledger: &core.ledger };
+            let guard = OnUnwind { core, queue: exit };
             let mut rounds = Rounds { entrance, exit, core, fed: 0 };
             let output = body(&mut rounds);
             drop(rounds);

@@ -46,6 +46,9 @@ pub(crate) mod serve_loop;
 pub(crate) mod sink;
 pub(crate) mod stage_loop;
 
+/// What closes the queue before the sink.
+pub(crate) type CloseExit<'a> = Box<dyn FnOnce(&Core) + Send + 'a>;
+
 /// Runs the stages from the source to the sink, and returns when every item
 /// is answered and every thread has ended.
 ///
@@ -56,6 +59,7 @@ pub(crate) fn run<R>(
     core: &Core,
     nodes: &[Box<dyn Node + '_>],
     mut source: Box<dyn feed::Source<'_> + '_>,
+    close_exit: Option<CloseExit<'_>>,
     sink: impl FnOnce(&Core) -> R,
 ) -> Result<(R, Summary), Error> {
     open(nodes);
@@ -66,6 +70,8 @@ pub(crate) fn run<R>(
         if output.is_err() {
             core.stop.kill();
             nodes.iter().for_each(|node| node.abandon(core));
+            // No sink takes what comes, and nobody must wait for one.
+            close_exit.into_iter().for_each(|close_exit| close_exit(core));
         }
         block_on(core.quiet.until(|| core.live.load(Ordering::SeqCst) == 0));
         hosts.finish();
@@ -78,7 +84,6 @@ pub(crate) fn run<R>(
     if let Some(error) = core.take_error() {
         return Err(error);
     }
-    // What could not be started has no sink to answer to.
     let output = output?;
     summary.check()?;
     Ok((output.expect("a sink that gives nothing has panicked"), summary))

@@ -86,6 +86,7 @@ where
         is_quiet: options.quiet,
         clock: clock.clone(),
     };
+    let monitor = pipeline.monitor();
     let watch = Watch::begin(controls).map_err(cannot_begin)?;
     let when = if options.quiet { When::Never } else { options.progress };
     let display = Display::show(&options.name, when, &console, pipeline.monitor());
@@ -123,6 +124,9 @@ where
         && (options.always_sums_up || !summary.is_complete() || io::stderr().is_terminal())
     {
         console.line(summary::text(summary).trim_end());
+    }
+    if ended.is_err() && !options.quiet {
+        console.line(&summary::account(&monitor.progress()));
     }
     let trouble = results.take_trouble();
     let cut_short = lock(&cut_short).take();

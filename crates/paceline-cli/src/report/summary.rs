@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use paceline::{Kind, StageSummary, Summary};
+use paceline::{Kind, Progress, StageSummary, Summary};
 
 use crate::message::harmless;
 
@@ -57,6 +57,12 @@ pub(crate) fn text(summary: &Summary) -> String {
     }
     let _ = writeln!(text, "{}, {}", summary.account(), short(summary.elapsed));
     text
+}
+
+/// The account of a run that has no summary, since paceline could not go on.
+pub(crate) fn account(progress: &Progress) -> String {
+    let Progress { taken, ok, failed, unfinished, .. } = progress;
+    format!("in {taken} = ok {ok} + failed {failed} + unfinished {unfinished}")
 }
 
 fn row(stage: &StageSummary, elapsed: Duration) -> [String; 10] {

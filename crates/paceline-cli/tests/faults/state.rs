@@ -232,3 +232,43 @@ fn what_items_hold_for_a_terminal_does_not_reach_it_in_our_lines() {
         is_harmless(&missing.stderr);
     });
 }
+
+/// Another user than root it must be, who has no such limit.
+#[test]
+fn a_run_that_cannot_start_its_threads_ends_with_an_account_that_adds_up() {
+    use std::os::unix::fs::{PermissionsExt, chown};
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    watched(|| {
+        let world = World::new();
+        let program = world.path("paceline");
+        std::fs::copy(env!("CARGO_BIN_EXE_paceline"), &program).unwrap();
+        std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+        chown(world.path(""), Some(65533), None).unwrap();
+        let mut could_not = 0;
+        for threads in 1..12 {
+            for stages in [&[][..], &["--then", "true"]] {
+                let limit = format!("--nproc={threads}");
+                let user = ["--reuid=65533", "--clear-groups", "prlimit", &limit, "./paceline"];
+                let each = ["each", "-j4", "--halt", "now"];
+                let each = user.iter().chain(&each).chain(stages).chain(&["true"]);
+                let input: String = (0..300).map(|number| format!("{number}\n")).collect();
+                let ended = world.program("setpriv", each).input(input).end();
+                if let Some([taken, ok, failed, unfinished]) = ended.account() {
+                    assert_eq!(taken, ok + failed + unfinished, "{threads}: {ended:?}");
+                }
+                match ended.code {
+                    Some(4) => {
+                        could_not += 1;
+                        assert!(ended.account().is_some(), "{threads}: {ended:?}");
+                    }
+                    // Not even the watch for signals; or all threads and no process; or all.
+                    Some(0 | 2 | 3) => {}
+                    _ => panic!("{threads}: {ended:?}"),
+                }
+            }
+        }
+        assert!(could_not > 4, "{could_not}");
+    });
+}

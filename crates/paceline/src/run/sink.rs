@@ -1,12 +1,10 @@
 //! The way out: takes what the last stage gives, on the caller's thread.
 
-use std::sync::Arc;
-
 use paceline_queue::Queue;
 
 use super::Core;
 use crate::{
-    account::{Held, Ledger, Output},
+    account::{Held, Output},
     chunk::{self, Chunk},
     item::{Envelope, ItemId, Load},
     journal::{last_entry, recorded},
@@ -21,7 +19,7 @@ pub(crate) async fn drain<T>(
     queue: &Queue<Envelope<T>>,
     mut take: impl FnMut(&ItemId, Output<T>),
 ) {
-    let guard = OnUnwind { core, queue, ledger: &core.ledger };
+    let guard = OnUnwind { core, queue };
     let mut inbox = Held::new(core.ledger.clone(), None);
     let mut chunk = Chunk::new();
     while queue.pop_batch_async(&mut inbox, chunk.size(chunk::MOST)).await.is_ok() {
@@ -32,6 +30,12 @@ pub(crate) async fn drain<T>(
     }
     core.note_blocked_at_exit(queue.stats().waited_on_full);
     std::mem::forget(guard);
+}
+
+/// Closes the way out where there is no sink, and answers for what is in it.
+pub(crate) fn close<T>(core: &Core, queue: &Queue<Envelope<T>>) {
+    let left = queue.close_now();
+    drop(Held::new(core.ledger.clone(), None).with(left));
 }
 
 /// Waits until what has come is recorded. What cannot be is unfinished: nobody is told of a value
@@ -52,13 +56,11 @@ pub(crate) async fn see_recorded<T>(core: &Core, inbox: &mut Held<T>) {
 pub(crate) struct OnUnwind<'s, T> {
     pub(crate) core: &'s Core,
     pub(crate) queue: &'s Queue<Envelope<T>>,
-    pub(crate) ledger: &'s Arc<Ledger>,
 }
 
 impl<T> Drop for OnUnwind<'_, T> {
     fn drop(&mut self) {
         self.core.stop.cancel();
-        let left = self.queue.close_now();
-        drop(Held::new(self.ledger.clone(), None).with(left));
+        close(self.core, self.queue);
     }
 }
