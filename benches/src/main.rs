@@ -12,6 +12,7 @@ use crate::harness::{Contest, Options};
 mod children;
 mod cpu;
 mod each;
+mod executor;
 mod harness;
 mod polls;
 mod queue;
@@ -26,9 +27,10 @@ struct Group {
     contests: fn(&Options) -> Vec<Contest>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group { name: "queue", about: queue::ABOUT, contests: queue::contests },
     Group { name: "stages", about: stages::ABOUT, contests: stages::contests },
+    Group { name: "executor", about: executor::ABOUT, contests: executor::contests },
     Group { name: "waits", about: waits::ABOUT, contests: waits::contests },
     Group { name: "polls", about: polls::ABOUT, contests: polls::contests },
     Group { name: "children", about: children::ABOUT, contests: children::contests },
@@ -38,7 +40,7 @@ const GROUPS: [Group; 6] = [
 const USAGE: &str = "\
 Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [--alone NAME] [GROUP]...
 
-Groups: queue, stages, waits, polls, children, each; all unless some are named.
+Groups: queue, stages, executor, waits, polls, children, each; all unless some are named.
 
   --rounds N   measure each contestant N times, an odd number; 9 unless set
   --quick      a tenth of the work in 3 rounds, to see that everything runs

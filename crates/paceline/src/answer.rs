@@ -6,7 +6,7 @@
 //! value's drop) runs under that lock.
 //!
 //! Not here: waiting for several at once (`answers.rs`), and who does the
-//! work (`executor.rs`, `group.rs`).
+//! work (`executor.rs`).
 
 use std::{
     fmt,
@@ -15,7 +15,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Weak,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -25,6 +25,7 @@ use std::{
 use paceline_queue::OnEventLoop;
 
 use crate::{
+    crew::{self, Crew, Help},
     failure::{BoxError, Failure, FailureKind, Fault},
     item::ItemId,
     sync::{block_on, block_on_for, lock},
@@ -81,7 +82,8 @@ pub struct Answer<T> {
 /// assert_eq!(answer.wait().unwrap_err().kind(), FailureKind::Closed);
 /// ```
 pub struct Promise<T> {
-    shared: Arc<Shared<T>>,
+    /// `None` once the outcome is set.
+    shared: Option<Arc<Shared<T>>>,
 }
 
 struct Shared<T> {
@@ -101,6 +103,12 @@ struct State<T> {
     /// The writer, if it waits to be asked to end.
     writer: Option<Waker>,
     callbacks: Vec<Callback<T>>,
+    /// What the running work looks at to see whether it was asked to end.
+    asked: Option<Arc<AtomicBool>>,
+    /// The work itself, for a worker of its pool that would wait for it.
+    help: Option<Weak<dyn Help>>,
+    /// The crew whose worker waits for this.
+    blocked: Option<Arc<Crew>>,
 }
 
 enum Phase<T> {
@@ -125,6 +133,9 @@ impl<T> Answer<T> {
             reader: None,
             writer: None,
             callbacks: Vec::new(),
+            asked: None,
+            help: None,
+            blocked: None,
         };
         let shared = Arc::new(Shared {
             name: name.into(),
@@ -132,7 +143,7 @@ impl<T> Answer<T> {
             is_asked: AtomicBool::new(false),
             state: Mutex::new(state),
         });
-        (Promise { shared: shared.clone() }, Self { shared })
+        (Promise { shared: Some(shared.clone()) }, Self { shared })
     }
 
     /// Waits for the outcome and gives it.
@@ -145,7 +156,18 @@ impl<T> Answer<T> {
     /// The [`Failure`] of the work. On a thread that runs an event loop, a
     /// failure of kind [`WouldBlock`](FailureKind::WouldBlock) if the work is
     /// not done: `await` it there.
+    ///
+    /// A worker of a pool that waits for its own pool does the work itself if
+    /// it has not begun; should all workers wait for one another, the last
+    /// gets a failure of kind [`Deadlock`](FailureKind::Deadlock) that names
+    /// the pool.
     pub fn wait(mut self) -> Outcome<T> {
+        if let Some(crew) = crew::here(&self.shared.name) {
+            self.help(&crew);
+            if !self.shared.block(&crew) {
+                return Err(self.shared.deadlock(&crew));
+            }
+        }
         match self.try_get() {
             Some(outcome) => outcome,
             None if OnEventLoop::is_here() => Err(self.shared.would_block()),
@@ -235,7 +257,34 @@ impl<T> Answer<T> {
                 }
             }
         };
-        self.shared.tell(outcome);
+        self.shared.end(outcome);
+    }
+
+    /// Returns the number of the work.
+    pub(crate) fn number(&self) -> u64 {
+        self.shared.number
+    }
+
+    /// Lets whoever waits inside the pool do this work.
+    pub(crate) fn set_help(&self, help: Weak<dyn Help>) {
+        lock(&self.shared.state).help = Some(help);
+    }
+
+    /// Does the work here and now if this thread belongs to the pool that
+    /// owes it and it has not begun.
+    pub(crate) fn help_if_inside(&self) {
+        if let Some(crew) = crew::here(&self.shared.name) {
+            self.help(&crew);
+        }
+    }
+
+    fn help(&self, crew: &Crew) {
+        let work = {
+            let state = lock(&self.shared.state);
+            let is_pending = matches!(state.phase, Phase::Pending);
+            state.help.as_ref().filter(|_| is_pending).and_then(Weak::upgrade)
+        };
+        work.into_iter().for_each(|work| work.help(crew));
     }
 
     /// Wakes `waker` when there is an outcome; returns whether there is one
@@ -325,28 +374,28 @@ impl<T: Send> Cancel for Shared<T> {
 }
 
 impl<T> Promise<T> {
+    fn shared(&self) -> &Shared<T> {
+        self.shared.as_ref().expect("only setting the outcome takes it, and uses the promise up")
+    }
+
     /// Notes that the work begins, and returns whether it should: not if the
     /// answer was cancelled. From now on it can only be asked to end.
     pub fn start(&self) -> bool {
-        let mut state = lock(&self.shared.state);
-        if matches!(state.phase, Phase::Pending) {
-            state.phase = Phase::Running;
-        }
-        !state.was_cancelled
+        self.shared().start(None)
+    }
+
+    /// As [`start`](Self::start), for work that looks at `asked` to see
+    /// whether it should end.
+    pub(crate) fn start_with(&self, asked: &Arc<AtomicBool>) -> bool {
+        self.shared().start(Some(asked))
     }
 
     /// Does the work, unless the answer was cancelled, and answers with what
     /// it returned. A panic in it is a failure.
     pub fn keep<E: Into<BoxError>>(self, work: impl FnOnce() -> Result<T, E>) {
-        if !self.start() {
-            return;
+        if self.start() {
+            self.end(caught(work));
         }
-        let result = match catch_unwind(AssertUnwindSafe(work)) {
-            Ok(result) => result.map_err(Fault::from_error),
-            Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
-        };
-        // Refused is it only if it was cancelled before it began.
-        let _ = self.set(result);
     }
 
     /// Answers with this value or error.
@@ -359,14 +408,21 @@ impl<T> Promise<T> {
         if !self.start() {
             return Err(result);
         }
-        let outcome = result.map_err(|error| self.shared.failure(Fault::from_error(error)));
-        self.shared.end(outcome);
+        self.end(result.map_err(Fault::from_error));
         Ok(())
+    }
+
+    /// Answers; the work has been started and was not cancelled before.
+    pub(crate) fn end(mut self, result: Result<T, Fault>) {
+        if let Some(shared) = self.shared.take() {
+            let outcome = result.map_err(|fault| shared.failure(fault));
+            shared.end(outcome);
+        }
     }
 
     /// Returns whether the work was asked to end. Never waits.
     pub fn is_cancelled(&self) -> bool {
-        self.shared.is_asked.load(Ordering::SeqCst)
+        self.shared().is_asked.load(Ordering::SeqCst)
     }
 
     /// Waits until the work is asked to end; for ever if it never is.
@@ -374,31 +430,33 @@ impl<T> Promise<T> {
     where
         T: Send,
     {
-        Asked { shared: &self.shared }
+        Asked { shared: self.shared() }
+    }
+}
+
+/// Calls `work`; a panic in it is a fault.
+pub(crate) fn caught<T, E: Into<BoxError>>(
+    work: impl FnOnce() -> Result<T, E>,
+) -> Result<T, Fault> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(result) => result.map_err(Fault::from_error),
+        Err(panic) => Err(Fault::new(FailureKind::Panic, panic_message(&*panic))),
     }
 }
 
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
-        let is_owed = {
-            let mut state = lock(&self.shared.state);
-            let is_owed = matches!(state.phase, Phase::Pending)
-                || matches!(state.phase, Phase::Running) && !state.was_cancelled;
-            if is_owed {
-                state.phase = Phase::Running;
-            }
-            is_owed
-        };
-        if is_owed {
-            let reason = format!("`{}` went away without an answer", self.shared.name);
-            self.shared.end(Err(self.shared.failure(Fault::new(FailureKind::Closed, reason))));
+        let Some(shared) = self.shared.take() else { return };
+        if shared.start(None) {
+            let reason = format!("`{}` went away without an answer", shared.name);
+            shared.end(Err(shared.failure(Fault::new(FailureKind::Closed, reason))));
         }
     }
 }
 
 impl<T> fmt::Debug for Promise<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.shared.show("Promise", f)
+        self.shared().show("Promise", f)
     }
 }
 
@@ -429,8 +487,42 @@ impl<T> Shared<T> {
         self.failure(Fault::new(FailureKind::WouldBlock, what))
     }
 
+    #[cold]
+    fn deadlock(&self, crew: &Crew) -> Failure {
+        let (most, name) = (crew.most(), &crew.name);
+        let what = format!("all {most} workers of `{name}` wait for work that only they could do");
+        self.failure(Fault::new(FailureKind::Deadlock, what))
+    }
+
+    /// Notes that the work begins, unless it was cancelled; returns whether it should.
+    fn start(&self, asked: Option<&Arc<AtomicBool>>) -> bool {
+        let mut state = lock(&self.state);
+        if matches!(state.phase, Phase::Pending) {
+            state.phase = Phase::Running;
+        }
+        if let Some(asked) = asked {
+            asked.store(self.is_asked.load(Ordering::SeqCst), Ordering::SeqCst);
+            state.asked = Some(asked.clone());
+        }
+        !state.was_cancelled
+    }
+
     fn taken(&self) -> Failure {
         self.failure(Fault::new(FailureKind::Closed, "the outcome was taken before"))
+    }
+
+    /// Notes that a worker of `crew` is about to wait for this, and returns
+    /// whether it may.
+    fn block(&self, crew: &Arc<Crew>) -> bool {
+        let mut state = lock(&self.state);
+        if matches!(state.phase, Phase::Done(_) | Phase::Taken) {
+            return true;
+        }
+        let may = crew.block();
+        if may {
+            state.blocked = Some(crew.clone());
+        }
+        may
     }
 
     /// Takes the outcome if there is one.
@@ -445,26 +537,27 @@ impl<T> Shared<T> {
         }
     }
 
-    /// Sets the outcome: callbacks first, then whoever waits. The phase is
-    /// `Running`, and the caller the only one who may leave it.
+    /// Sets the outcome: calls the callbacks, those too that come meanwhile, and
+    /// then tells whoever waits. The phase is `Running` or `Telling`, and the
+    /// caller the only one who may leave it.
     fn end(&self, outcome: Outcome<T>) {
-        lock(&self.state).phase = Phase::Telling;
-        self.tell(outcome);
-    }
-
-    /// Calls the callbacks, those too that come meanwhile, and is done.
-    fn tell(&self, outcome: Outcome<T>) {
         loop {
             let callbacks = {
                 let mut state = lock(&self.state);
                 let callbacks = mem::take(&mut state.callbacks);
                 if callbacks.is_empty() {
                     state.phase = Phase::Done(outcome);
-                    let wakers = (state.reader.take(), state.writer.take());
+                    let reader = state.reader.take();
+                    let unused = (state.writer.take(), state.asked.take(), state.help.take());
+                    if let Some(crew) = state.blocked.take() {
+                        crew.unblock();
+                    }
                     drop(state);
-                    wakers.0.into_iter().for_each(Waker::wake);
+                    drop(unused);
+                    reader.into_iter().for_each(Waker::wake);
                     return;
                 }
+                state.phase = Phase::Telling;
                 callbacks
             };
             callbacks.into_iter().for_each(|callback| call(callback, &outcome));
@@ -475,6 +568,9 @@ impl<T> Shared<T> {
         self.is_asked.store(true, Ordering::SeqCst);
         let (writer, is_pending, was_cancelled) = {
             let mut state = lock(&self.state);
+            if let Some(asked) = &state.asked {
+                asked.store(true, Ordering::SeqCst);
+            }
             let is_pending = matches!(state.phase, Phase::Pending);
             if is_pending {
                 state.phase = Phase::Running;

@@ -14,6 +14,8 @@ use std::{
     time::Duration,
 };
 
+use paceline_queue::OnEventLoop;
+
 use crate::{
     answer::{Answer, Outcome},
     sync::{block_on, block_on_for, lock},
@@ -45,6 +47,10 @@ pub struct Waited<T> {
 /// among them twice. Those that were done before are found at once, and no
 /// answers at all are no wait. Without a limit the wait ends when the work does.
 ///
+/// # Panics
+///
+/// On a thread that runs an event loop, unless the limit is zero.
+///
 /// ```
 /// use std::time::Duration;
 /// use paceline::{Answer, Until};
@@ -71,6 +77,18 @@ pub fn wait<T>(
     for (number, answer) in answers.iter().enumerate() {
         watch.add(number, answer);
     }
+    if limit.is_none() {
+        // Work of this thread's own pool is done here; it might wait for this thread.
+        for answer in &answers {
+            if until == Until::FirstDone && !watch.is_empty() {
+                break;
+            }
+            answer.help_if_inside();
+            if until == Until::FirstFailure && answer.has_failed() {
+                break;
+            }
+        }
+    }
     let wanted = poll_fn(|context| {
         while !has_met && unfinished > 0 {
             let Poll::Ready(number) = watch.poll_next(context) else { return Poll::Pending };
@@ -83,6 +101,9 @@ pub fn wait<T>(
         }
         Poll::Ready(())
     });
+    if limit != Some(Duration::ZERO) {
+        refuse_on_event_loop("`as_completed(...).next_async()`");
+    }
     match limit {
         None => block_on(wanted),
         // A limit of zero is a look.
@@ -90,6 +111,14 @@ pub fn wait<T>(
     }
     let (done, unfinished) = answers.into_iter().partition(Answer::is_done);
     Waited { done, unfinished }
+}
+
+/// Waiting here would hold up the very tasks that are waited for.
+fn refuse_on_event_loop(instead: &str) {
+    assert!(
+        !OnEventLoop::is_here(),
+        "a wait for answers was called on an event loop, which it would hold up: await {instead}"
+    );
 }
 
 /// Gives outcomes as they come, those first that are there already, each with
@@ -118,7 +147,7 @@ pub fn as_completed<T>(answers: impl IntoIterator<Item = Answer<T>>) -> AsComple
     for (number, answer) in answers.iter().flatten().enumerate() {
         watch.add(number, answer);
     }
-    AsCompleted { unfinished: answers.len(), answers, watch }
+    AsCompleted { unfinished: answers.len(), answers, helped: 0, watch }
 }
 
 /// Outcomes as they come; made by [`as_completed`].
@@ -129,6 +158,8 @@ pub fn as_completed<T>(answers: impl IntoIterator<Item = Answer<T>>) -> AsComple
 pub struct AsCompleted<T> {
     answers: Vec<Option<Answer<T>>>,
     unfinished: usize,
+    /// How many of them this thread was ready to do itself.
+    helped: usize,
     watch: Arc<Watch>,
 }
 
@@ -143,6 +174,9 @@ impl<T> AsCompleted<T> {
         &mut self,
         limit: Duration,
     ) -> Result<Option<(usize, Outcome<T>)>, Unfinished> {
+        if limit > Duration::ZERO && self.unfinished > 0 && self.watch.is_empty() {
+            refuse_on_event_loop("`next_async`");
+        }
         let next = block_on_for(poll_fn(|context| self.poll_next(context)), limit);
         next.ok_or(Unfinished { unfinished: self.unfinished, of: self.answers.len() })
     }
@@ -173,10 +207,24 @@ impl<T> AsCompleted<T> {
 }
 
 /// Waits for each; ends after the last.
+///
+/// # Panics
+///
+/// If it would have to wait on a thread that runs an event loop: there use
+/// [`next_async`](AsCompleted::next_async).
 impl<T> Iterator for AsCompleted<T> {
     type Item = (usize, Outcome<T>);
 
     fn next(&mut self) -> Option<Self::Item> {
+        while self.helped < self.answers.len() && self.watch.is_empty() {
+            if let Some(answer) = &self.answers[self.helped] {
+                answer.help_if_inside();
+            }
+            self.helped += 1;
+        }
+        if self.unfinished > 0 && self.watch.is_empty() {
+            refuse_on_event_loop("`next_async`");
+        }
         block_on(self.next_async())
     }
 
@@ -213,7 +261,7 @@ impl Error for Unfinished {}
 
 /// The numbers of the answers that have come and were not looked at.
 #[derive(Default)]
-struct Watch {
+pub(crate) struct Watch {
     state: Mutex<Came>,
 }
 
@@ -224,11 +272,15 @@ struct Came {
 }
 
 impl Watch {
-    fn add<T>(self: &Arc<Self>, number: usize, answer: &Answer<T>) {
+    pub(crate) fn add<T>(self: &Arc<Self>, number: usize, answer: &Answer<T>) {
         let slot = Arc::new(Slot { number, watch: self.clone() });
         if answer.watch(&Waker::from(slot)) {
             self.came(number);
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.state).numbers.is_empty()
     }
 
     fn came(&self, number: usize) {
@@ -240,7 +292,7 @@ impl Watch {
         reader.into_iter().for_each(Waker::wake);
     }
 
-    fn poll_next(&self, context: &mut Context<'_>) -> Poll<usize> {
+    pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<usize> {
         let waker = context.waker().clone();
         let (number, before) = {
             let mut state = lock(&self.state);

@@ -12,7 +12,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     future::Future,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
@@ -175,6 +175,27 @@ impl Clock {
         drop(timers);
         due.into_values().for_each(Waker::wake);
         next.filter(|_| self.runs())
+    }
+
+    /// Runs a future on this thread until it is ready or the clock shows `due`;
+    /// `None` for the latter. Needs nobody to fire timers.
+    pub(crate) fn block_on_until<F: Future>(&self, due: Duration, future: F) -> Option<F::Output> {
+        let mut future = pin!(future);
+        let bell = Bell::here();
+        self.add_bell(&bell);
+        let waker = Waker::from(bell.clone());
+        let mut context = Context::from_waker(&waker);
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return Some(output);
+            }
+            let now = self.now();
+            if now >= due {
+                return None;
+            }
+            // A paused clock rings when it goes on, a manual one when it is moved.
+            bell.wait(self.runs().then(|| due - now));
+        }
     }
 
     /// Whether time alone moves it.

@@ -2,6 +2,8 @@
 
 use std::{error, fmt, io};
 
+use crate::failure::{BoxError, Fault};
+
 /// Paceline could not build or run a pipeline. An item's failure is never
 /// one: it is a [`Failure`](crate::Failure) in the summary.
 ///
@@ -23,7 +25,7 @@ use std::{error, fmt, io};
 pub struct Error {
     kind: ErrorKind,
     message: String,
-    source: Option<io::Error>,
+    source: Option<BoxError>,
 }
 
 /// What a caller can act on.
@@ -51,7 +53,12 @@ impl Error {
     }
 
     pub(crate) fn caused_by(mut self, source: io::Error) -> Self {
-        self.source = Some(source);
+        self.source = Some(source.into());
+        self
+    }
+
+    pub(crate) fn because(mut self, cause: Fault) -> Self {
+        self.source = Some(cause.into());
         self
     }
 
@@ -69,6 +76,6 @@ impl fmt::Display for Error {
 
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
-        self.source.as_ref().map(|source| source as _)
+        self.source.as_deref().map(|source| source as _)
     }
 }

@@ -44,6 +44,8 @@ pub enum FailureKind {
     WouldBlock,
     /// Whoever was to do the work has shut down or gone away.
     Closed,
+    /// All workers of a pool waited for work that only they could do.
+    Deadlock,
 }
 
 impl FailureKind {
@@ -63,6 +65,7 @@ impl FailureKind {
             Self::Cancelled => "cancelled",
             Self::WouldBlock => "would-block",
             Self::Closed => "closed",
+            Self::Deadlock => "deadlock",
         }
     }
 }

@@ -94,7 +94,7 @@ fn no_thread(name: &str, error: io::Error) -> Error {
 }
 
 /// The kernel keeps 15 bytes of a thread's name; the name must hold no NUL.
-fn thread_name(name: &str) -> String {
+pub(crate) fn thread_name(name: &str) -> String {
     name.replace('\0', "")
 }
 

@@ -52,9 +52,11 @@ mod answer;
 mod answers;
 mod chunk;
 mod clock;
+mod crew;
 mod error;
 mod event;
 mod event_loop;
+mod executor;
 mod failure;
 mod host;
 mod item;
@@ -85,6 +87,11 @@ pub use event::{Observer, StageEnded, StageState};
 pub use event_loop::{
     EventLoop, Leftover, LoopHandle, off_loop,
     runner::{Ended, Runner},
+};
+pub use executor::{
+    PoolScope, ThreadPool, ThreadPoolBuilder,
+    map::{Map, MapUnordered},
+    submit::{Reason, Refused, Submitter},
 };
 pub use failure::{BoxError, Failure, FailureKind, Fault};
 pub use item::{Ending, ItemId};

@@ -8,8 +8,12 @@ use std::{
     cell::RefCell,
     future::Future,
     marker::PhantomData,
+    mem::replace,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Wake, Waker},
     time::Duration,
 };
@@ -123,16 +127,38 @@ struct Current {
     stop: Stop,
     clock: Clock,
     due: Option<Duration>,
+    /// Whether this very piece of work was asked to end.
+    asked: Option<Arc<AtomicBool>>,
 }
 
 /// Makes this thread a worker's, for [`is_cancelled`].
 pub(crate) fn enter(stop: &Stop, clock: &Clock) {
-    let current = Current { stop: stop.clone(), clock: clock.clone(), due: None };
+    let current = Current { stop: stop.clone(), clock: clock.clone(), due: None, asked: None };
     CURRENT.set(Some(current));
 }
 
+/// Runs `work`, which must not panic, such that [`is_cancelled`] sees `asked`
+/// and `due`; what they were before is restored.
+pub(crate) fn asked_by<R>(
+    asked: Arc<AtomicBool>,
+    due: Option<Duration>,
+    work: impl FnOnce() -> R,
+) -> R {
+    let change = |asked, due| {
+        CURRENT.with_borrow_mut(|current| match current {
+            Some(current) => (replace(&mut current.asked, asked), replace(&mut current.due, due)),
+            None => (None, None),
+        })
+    };
+    let before = change(Some(asked), due);
+    let result = work();
+    change(before.0, before.1);
+    result
+}
+
 /// Returns whether the work on this thread should end: its time is over, or
-/// the run is being cancelled. Always `false` outside a stage's function.
+/// it is being cancelled, alone or with its run or pool. Always `false` outside
+/// the function of a stage or a pool.
 ///
 /// A thread cannot be killed, so a function that may take long asks now and
 /// then. An item whose function returns an error after the run was cancelled
@@ -159,6 +185,7 @@ pub fn is_cancelled() -> bool {
         current.as_ref().is_some_and(|current| {
             current.stop.level() >= StopLevel::Cancel
                 || current.due.is_some_and(|due| current.clock.now() >= due)
+                || current.asked.as_ref().is_some_and(|asked| asked.load(Ordering::Relaxed))
         })
     })
 }
