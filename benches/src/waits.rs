@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use paceline::{BoxError, Pipeline};
+use paceline::{BoxError, Group, Pipeline};
 use tokio::{sync::Semaphore, time::sleep};
 
 use crate::{
@@ -21,11 +21,12 @@ use crate::{
 };
 
 pub(crate) const ABOUT: &str = "\
-Waits of 100 ms, all at once: an `io` stage with as many workers, against bare tokio tasks on a
-multi-threaded runtime with a semaphore. Each run is a process of its own; memory is what it grew
+Waits of 100 ms, all at once: an `io` stage with as many workers, and a group on a runtime with
+one thread, against bare tokio tasks on a multi-threaded runtime with a semaphore. Each run is a process of its own; memory is what it grew
 by at its highest, threads are counted while all wait.";
 
 const PACELINE: &str = "paceline io stage";
+const GROUP: &str = "paceline group";
 const TOKIO: &str = "bare tokio tasks";
 
 /// The argument that makes this program one measurement.
@@ -45,12 +46,13 @@ fn contest(waits: usize) -> Contest {
         .measure("CPU time", "ms");
     let cores = thread::available_parallelism().map_or(1, usize::from);
     contest.bars.push(Bar::times(PACELINE, 1.05, &[TOKIO]));
+    contest.bars.push(Bar::times(GROUP, 1.05, &[TOKIO]));
     // The main thread, the source, the conductor; the rest are event loops.
     contest.bars.push(Bar::at_most(1, PACELINE, (cores + 3) as f64));
     if waits == 10_000 {
         contest.bars.push(Bar::at_most(2, PACELINE, 30.0));
     }
-    for name in [PACELINE, TOKIO] {
+    for name in [PACELINE, GROUP, TOKIO] {
         contest.add(name, move || {
             let program = env::current_exe().expect("this program has a path");
             let output = Command::new(program).args([CHILD, name, &waits.to_string()]).output();
@@ -70,6 +72,7 @@ pub(crate) fn run_child(arguments: &[String]) {
     let before = status("VmRSS:");
     let time = match name.as_str() {
         PACELINE => timed(|| by_paceline(waits, &inside)),
+        GROUP => timed(|| by_group(waits, &inside)),
         TOKIO => timed(|| by_tokio(waits, &inside)),
         unknown => panic!("no contestant is called `{unknown}`"),
     };
@@ -120,6 +123,17 @@ fn by_paceline(waits: usize, inside: &Arc<Inside>) {
         .run()
         .expect("it runs");
     assert_eq!(summary.ok, waits as u64);
+}
+
+fn by_group(waits: usize, inside: &Arc<Inside>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let members = (0..waits).map(|_| async {
+        inside.wait().await;
+        Ok::<_, BoxError>(())
+    });
+    let group = Group::new("waits").limit(waits).gather(members);
+    let values = runtime.expect("a runtime can be made").block_on(group);
+    assert_eq!(values.expect("none fails").len(), waits);
 }
 
 fn by_tokio(waits: usize, inside: &Arc<Inside>) {

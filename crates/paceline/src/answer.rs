@@ -6,7 +6,7 @@
 //! value's drop) runs under that lock.
 //!
 //! Not here: waiting for several at once (`answers.rs`), and who does the
-//! work (`executor.rs`).
+//! work (`executor.rs`, `group.rs`).
 
 use std::{
     fmt,
@@ -416,6 +416,13 @@ impl<T> Promise<T> {
     pub(crate) fn end(mut self, result: Result<T, Fault>) {
         if let Some(shared) = self.shared.take() {
             let outcome = result.map_err(|fault| shared.failure(fault));
+            shared.end(outcome);
+        }
+    }
+
+    /// As [`end`](Self::end), with a failure that others have too.
+    pub(crate) fn end_as(mut self, outcome: Outcome<T>) {
+        if let Some(shared) = self.shared.take() {
             shared.end(outcome);
         }
     }

@@ -21,6 +21,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tokio::time::Sleep;
+
 use crate::sync::{Bell, lock};
 
 /// A clock that counts from when it was made and can be paused.
@@ -60,6 +62,8 @@ struct Timers {
     due: BTreeMap<(Duration, u64), Waker>,
     next: u64,
     bells: Vec<Weak<Bell>>,
+    /// Alarms that wait for a paused clock to go on.
+    paused: Vec<Waker>,
 }
 
 const NOT_PAUSED: u64 = u64::MAX;
@@ -108,7 +112,7 @@ impl Clock {
 
     /// Lets the clock go on from where it stopped. Harmless to repeat.
     pub fn resume(&self) {
-        let timers = lock(&self.0.timers);
+        let mut timers = lock(&self.0.timers);
         let frozen = self.0.frozen.load(Ordering::Acquire);
         if frozen != NOT_PAUSED {
             if self.0.kind == Kind::System {
@@ -118,6 +122,9 @@ impl Clock {
             self.0.frozen.store(NOT_PAUSED, Ordering::Release);
         }
         timers.ring();
+        let paused = std::mem::take(&mut timers.paused);
+        drop(timers);
+        paused.into_iter().for_each(Waker::wake);
     }
 
     /// Moves a manual clock forward; what becomes due fires.
@@ -264,6 +271,72 @@ impl Drop for Timer {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
             self.clock.unset(key);
+        }
+    }
+}
+
+/// A wait for a point in time where nobody fires the clock's timers: outside
+/// a run. The clock says when it is over; to be woken, tokio's timer is used.
+///
+/// It sets no timer before it is polled. Polled after its end it is over still.
+pub(crate) struct Alarm {
+    clock: Clock,
+    due: Duration,
+    /// For a clock that is moved by hand.
+    timer: Option<Timer>,
+    /// For one that runs.
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl Alarm {
+    pub(crate) fn new(clock: &Clock, due: Duration) -> Self {
+        Self { clock: clock.clone(), due, timer: None, sleep: None }
+    }
+
+    pub(crate) fn after(clock: &Clock, length: Duration) -> Self {
+        Self::new(clock, clock.now().saturating_add(length))
+    }
+
+    /// Whether the time has come; if not, the task will be woken.
+    pub(crate) fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        Pin::new(self).poll(context).is_ready()
+    }
+
+    /// Registers with a clock that is paused; `false` if it is not.
+    fn wait_for_resume(&self, context: &Context<'_>) -> bool {
+        let mut timers = lock(&self.clock.0.timers);
+        let is_paused = !self.clock.runs();
+        if is_paused && !timers.paused.iter().any(|waker| waker.will_wake(context.waker())) {
+            timers.paused.push(context.waker().clone());
+        }
+        is_paused
+    }
+}
+
+impl Future for Alarm {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let now = self.clock.now();
+            if now >= self.due {
+                (self.timer, self.sleep) = (None, None);
+                return Poll::Ready(());
+            }
+            if self.clock.0.kind == Kind::Manual {
+                let (clock, due) = (self.clock.clone(), self.due);
+                let timer = self.timer.get_or_insert_with(|| clock.until(due));
+                return Pin::new(timer).poll(context);
+            }
+            if self.wait_for_resume(context) {
+                self.sleep = None;
+                return Poll::Pending;
+            }
+            // A pause makes it too early, and then there is another.
+            let left = self.due - now;
+            let sleep = self.sleep.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+            std::task::ready!(sleep.as_mut().poll(context));
+            self.sleep = None;
         }
     }
 }

@@ -6,7 +6,8 @@
 //! same failures, the same [`is_cancelled`](crate::is_cancelled) as in a
 //! stage of kind `cpu` or `blocking`.
 //!
-//! Not here: what an answer is (`answer.rs`).
+//! Not here: what an answer is (`answer.rs`), and limits on futures
+//! (`group.rs`).
 
 use std::{fmt, marker::PhantomData, ops::Deref, panic::resume_unwind, thread, time::Duration};
 

@@ -53,11 +53,13 @@ mod answers;
 mod chunk;
 mod clock;
 mod crew;
+mod deadline;
 mod error;
 mod event;
 mod event_loop;
 mod executor;
 mod failure;
+mod group;
 mod host;
 mod item;
 mod journal;
@@ -82,6 +84,7 @@ pub use account::Halt;
 pub use answer::{Answer, Canceller, Outcome, Promise};
 pub use answers::{AsCompleted, Unfinished, Until, Waited, as_completed, wait};
 pub use clock::Clock;
+pub use deadline::{Deadline, Expired};
 pub use error::{Error, ErrorKind};
 pub use event::{Observer, StageEnded, StageState};
 pub use event_loop::{
@@ -94,6 +97,7 @@ pub use executor::{
     submit::{Reason, Refused, Submitter},
 };
 pub use failure::{BoxError, Failure, FailureKind, Fault};
+pub use group::{Group, GroupError, GroupErrorKind, members::Members};
 pub use item::{Ending, ItemId};
 pub use journal::{Answered, Journal};
 pub use monitor::{Monitor, Progress, StageProgress};

@@ -2,6 +2,8 @@
 //! behaviour (`f49_…`, `e57_…`, `t74_…`) and a requirement (`r59_1_…`).
 
 mod answers;
+mod deadlines;
+mod groups;
 mod pool;
 #[path = "../engine/support.rs"]
 #[expect(dead_code, reason = "the engine's tests use all of it, these a part")]
