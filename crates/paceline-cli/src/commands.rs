@@ -17,24 +17,8 @@ use std::{
 use crate::{
     message::Problem,
     source::{Interrupt, Items, Location, Origin},
-    spec::{Pipeline, Work},
+    spec::Pipeline,
 };
-
-/// Refuses what the file says rightly but this version cannot do.
-fn check_supported(pipeline: &Pipeline) -> Result<(), Problem> {
-    let kinds = pipeline.stages.iter().map(|stage| (stage, stage.work.key()));
-    for (stage, kind) in kinds {
-        if matches!(stage.work, Work::Serve(_) | Work::Python(_)) {
-            return Err(Problem::new(format!(
-                "stage `{}`: this version of paceline cannot run `{kind}` stages",
-                stage.name
-            ))
-            .at(stage.work_place.clone())
-            .hint("use `run`, `shell` or `pipe`, which start a process for each item".to_owned()));
-        }
-    }
-    Ok(())
-}
 
 /// Opens where the items come from: INPUT, or the file's source, or else
 /// standard input.

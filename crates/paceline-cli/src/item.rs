@@ -14,7 +14,7 @@ use paceline::{FailureKind, Fault};
 
 use crate::{
     kept::Kept,
-    source::{Defect, Item},
+    source::{Defect, Fields, Item},
     template::{ExpandError, Values, expand::Lookup},
 };
 
@@ -136,6 +136,22 @@ impl Value {
             [one] => Cow::Borrowed(one),
             many => Cow::Owned(many.join(&b' ')),
         }
+    }
+
+    /// The fields of the item that it was made of, if it is one and has any.
+    pub(crate) fn fields(&self) -> Option<&Fields> {
+        match self.origins.as_slice() {
+            [one] => one.item.fields.as_deref(),
+            _ => None,
+        }
+    }
+
+    /// The item and its fields, if it has any and no stage has made something
+    /// else of it.
+    pub(crate) fn untouched_fields(&self) -> Option<(&Bytes, &Fields)> {
+        let item = &self.origins.first()?.item;
+        let fields = self.fields().filter(|_| self.results.is_empty())?;
+        Some((&item.bytes, fields))
     }
 
     /// The number of its first item: whose output files are its own.

@@ -348,7 +348,12 @@ impl Observer for Reporter {
     fn failed(&self, failure: &Failure) {
         if self.tells_failures {
             let item = self.name(failure.item());
-            self.console.line(&format!("failed: {item}: {}", faults::told(failure)));
+            let mut text = format!("failed: {item}: {}", faults::told(failure));
+            for line in faults::traceback(failure).into_iter().flat_map(str::lines) {
+                text.push_str("\n  ");
+                text.push_str(&harmless(line.as_bytes()));
+            }
+            self.console.line(&text);
         }
     }
 

@@ -79,8 +79,6 @@ pub(crate) struct Stage {
     pub(crate) definition: String,
     /// Where the file says the stage's name.
     pub(crate) place: Place,
-    /// Where the file says the kind of work.
-    pub(crate) work_place: Place,
 }
 
 /// How many items a stage may have in flight.
@@ -159,6 +157,11 @@ pub(crate) struct Python {
     pub(crate) max_items: Option<u64>,
 }
 
+impl Python {
+    /// The interpreter where the file names none.
+    pub(crate) const INTERPRETER: &'static str = "python3";
+}
+
 /// Sending a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Put {
@@ -187,8 +190,7 @@ impl Stage {
             env: Vec::new(),
             isolation: None,
             definition: String::new(),
-            place: nowhere.clone(),
-            work_place: nowhere,
+            place: nowhere,
         }
     }
 }

@@ -26,6 +26,7 @@ use crate::{
 mod built_in;
 mod command;
 mod room;
+mod serve;
 
 /// How many items a stage that waits for others works on at once, where the
 /// file does not say.
@@ -189,7 +190,8 @@ fn add_work<P>(
         Work::Fetch(_) => built_in::add_fetch(pipeline, step),
         Work::Put(_) => built_in::add_put(pipeline, step),
         Work::Resize { width, height } => built_in::add_resize(pipeline, step, width, height),
-        Work::Serve(_) | Work::Python(_) => unreachable!("refused before a run is built"),
+        Work::Serve(_) => serve::add_serve(pipeline, step),
+        Work::Python(_) => serve::add_python(pipeline, step),
     };
     with_settings(added.workers(workers), &stage)
 }

@@ -7,7 +7,6 @@ use paceline_process::Isolation;
 use crate::{
     args,
     commands::{
-        check_supported,
         drive::{Options, cannot_begin, drive},
         open_items,
     },
@@ -25,7 +24,6 @@ use crate::{
 /// Whatever is wrong before anything is run.
 pub(crate) fn run(args: args::Run) -> Result<ExitCode, Problem> {
     let mut file = spec::load(&args.file)?;
-    check_supported(&file)?;
     if args.isolate {
         for stage in file.stages.iter_mut().filter(|stage| stage.work.is_command()) {
             stage.isolation = Some(Isolation::Pid);

@@ -2,7 +2,7 @@
 
 use std::{error::Error, ffi::OsString, fmt, io, os::unix::ffi::OsStrExt, sync::Arc};
 
-use paceline::{Failure, FailureKind, Fault};
+use paceline::{Failure, FailureKind, Fault, RemoteError};
 use paceline_process::{ErrorKind, ExitError};
 use rustix::io::Errno;
 
@@ -108,6 +108,11 @@ pub(crate) fn told(failure: &Failure) -> String {
         attempts => format!(" (after {attempts} attempts)"),
     };
     format!("stage `{stage}`: {}{attempts}", reason(failure))
+}
+
+/// The worker's stack where an item failed, if there is one.
+pub(crate) fn traceback(failure: &Failure) -> Option<&str> {
+    failure.cause().downcast_ref::<RemoteError>()?.traceback().map(str::trim_end)
 }
 
 /// The cause of a failure with all that caused it, and what would help.

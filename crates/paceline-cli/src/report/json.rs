@@ -25,9 +25,18 @@ pub(crate) fn failed(tracked: &[Tracked], failure: &Failure) -> Json {
         "stage": failure.stage(),
         "code": failure.code(),
         "signal": failure.signal(),
-        "message": faults::reason(failure),
+        "message": message(failure),
     });
     finish(object, tracked, "failed", error)
+}
+
+/// What went wrong, and on further lines the worker's stack if there is one.
+fn message(failure: &Failure) -> String {
+    let reason = faults::reason(failure);
+    match faults::traceback(failure) {
+        Some(traceback) => format!("{reason}\n{traceback}"),
+        None => reason,
+    }
 }
 
 /// The object for an item, or for the items of a batch, that was left unfinished.

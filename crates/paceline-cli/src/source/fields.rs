@@ -33,6 +33,23 @@ impl Fields {
             }
         }
     }
+
+    /// The name of each field, and what it holds as JSON text; `text_of` makes
+    /// that of the bytes of a CSV field.
+    pub(crate) fn as_json<'f>(
+        &'f self,
+        text_of: impl Fn(&[u8]) -> String + 'f,
+    ) -> Box<dyn Iterator<Item = (&'f str, String)> + 'f> {
+        match self {
+            Self::Json(map) => {
+                Box::new(map.iter().map(|(name, value)| (name.as_str(), value.to_string())))
+            }
+            Self::Csv { names, values } => {
+                let values = values.iter().map(text_of);
+                Box::new(names.iter().map(String::as_str).zip(values))
+            }
+        }
+    }
 }
 
 /// How a record becomes an item.

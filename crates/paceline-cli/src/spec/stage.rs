@@ -79,7 +79,6 @@ pub(super) fn read(
         isolation: table.get("isolate").map(|value| isolation(&value)).transpose()?,
         definition,
         place: place(name_value.span()),
-        work_place: place(table.get(kind).map_or(0..0, |value| value.key_span())),
         work,
         name,
     })

@@ -129,11 +129,11 @@ fn python(value: &Value<'_>) -> Result<Python, Fault> {
         let function = table.require("function", "write `function = \"module:function\"`")?;
         let interpreter = match table.get("interpreter") {
             Some(interpreter) => interpreter.filled_string()?.to_owned(),
-            None => "python3".to_owned(),
+            None => Python::INTERPRETER.to_owned(),
         };
         (function, interpreter, max_items(&table)?)
     } else {
-        (value.clone(), "python3".to_owned(), None)
+        (value.clone(), Python::INTERPRETER.to_owned(), None)
     };
     let is_path = |path: &str| {
         path.split('.').all(|name| {

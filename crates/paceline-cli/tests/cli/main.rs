@@ -14,3 +14,4 @@ mod signals;
 mod sources;
 mod stages;
 mod support;
+mod workers;
