@@ -24,6 +24,8 @@ pub mod item56;
 pub mod item57;
 pub mod item58;
 pub mod item61;
+pub mod item62;
+pub mod item63;
 pub mod life;
 
 use paceline::BoxError;
@@ -48,6 +50,8 @@ const ITEMS: &[Item] = &[
     item57::ITEM,
     item58::ITEM,
     item61::ITEM,
+    item62::ITEM,
+    item63::ITEM,
 ];
 
 impl Item {
