@@ -23,6 +23,8 @@ pub mod item55;
 pub mod item56;
 pub mod item57;
 pub mod item58;
+pub mod item59;
+pub mod item60;
 pub mod item61;
 pub mod item62;
 pub mod item63;
@@ -49,6 +51,8 @@ const ITEMS: &[Item] = &[
     item56::ITEM,
     item57::ITEM,
     item58::ITEM,
+    item59::ITEM,
+    item60::ITEM,
     item61::ITEM,
     item62::ITEM,
     item63::ITEM,
