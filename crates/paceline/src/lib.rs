@@ -66,6 +66,7 @@ mod journal;
 mod monitor;
 mod node;
 mod outlet;
+pub mod pace;
 mod pipeline;
 mod retry;
 mod rounds;
