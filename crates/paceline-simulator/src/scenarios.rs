@@ -34,7 +34,8 @@ fn stage(cpu: f64, wait: f64, bounds: Bounds) -> StagePlan {
 }
 
 fn io(cpu: f64, wait: f64) -> StagePlan {
-    stage(cpu, wait, Bounds::io())
+    // 128: as far as the search goes.
+    stage(cpu, wait, Bounds::io().at_most(128))
 }
 
 fn plan(name: &str, cores: usize, stages: Vec<StagePlan>) -> Plan {

@@ -78,7 +78,7 @@ pub fn run(
         if world.now >= look {
             let (decisions, wait) = policy.look(&world.snapshot());
             if world.now >= steady {
-                moves += decisions.len() as f64;
+                moves += f64::from(u8::from(!decisions.is_empty()));
             }
             for decision in decisions {
                 world.set_workers(decision.stage, decision.to);

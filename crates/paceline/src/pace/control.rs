@@ -135,6 +135,8 @@ pub struct Decision {
 pub enum Why {
     /// The rate that this bound allows takes so many.
     Needed(Bound),
+    /// Chance leaves what bounds the rate idle at times: more against it.
+    Slack,
     /// More are there than the rate takes.
     Idle,
     /// What it waits for does no more with further ones.
@@ -158,6 +160,7 @@ impl fmt::Display for Why {
         f.write_str(match self {
             Self::Needed(Bound::Cores) => "as many as keep the cores busy",
             Self::Needed(Bound::Stage(_)) => "as many as the rate takes",
+            Self::Slack => "more against chance",
             Self::Idle => "fewer do as much",
             Self::Full => "what it waits for gives no more",
             Self::Refused => "what it waits for refused some",
@@ -229,11 +232,15 @@ const TICK: Duration = Duration::from_millis(100);
 const TICK_AT_FIRST: Duration = Duration::from_millis(50);
 /// The time in which everything is done sooner: a short run sees nothing else.
 const YOUNG: Duration = Duration::from_secs(3);
-const SLACK: f64 = 0.5;
-const MOST_SLACK: f64 = 3.0;
-const LEAST_SLACK: f64 = 0.4;
-/// Items of which twenty thousand fit into a second are not worth a worker more.
-const TINY: f64 = 20e-6;
+const SLACK: f64 = 0.8;
+const MOST_SLACK: f64 = 6.0;
+const LEAST_SLACK: f64 = 0.6;
+/// Where a hand-over costs as much as the work, workers do not help.
+const TINY: f64 = 2e-6;
+/// How long no more slack is tried at first, after it has gained nothing.
+const RAISE_AGAIN: Duration = Duration::from_secs(5);
+/// How long it must look as if fewer would do.
+const SHRINK_AFTER: Duration = Duration::from_millis(700);
 const SATURATED: f64 = 0.96;
 const CORES_SATURATED: f64 = 0.97;
 
@@ -251,12 +258,19 @@ pub struct Controller {
     ticks: u32,
     last: Snapshot,
     rates: Rates,
-    /// Looks still to be left out, since a move has yet to show.
-    blackout: u32,
+    /// Until when looks are left out, since a move has yet to show.
+    blackout: Option<Duration>,
     experiment: Option<Experiment>,
     trim_at: Duration,
     trim_every: Duration,
     steady_since: Duration,
+    /// How much of the bound was used since the last change: the sum over time, and the time.
+    use_since: (f64, f64),
+    /// Whether what bounds the rate is used to the full.
+    is_used: bool,
+    /// What was used before the slack was raised, and until when that is not tried again.
+    before_raise: Option<f64>,
+    no_raise: (Duration, Duration),
     /// Surveys in a row whose times did not add up.
     unaccounted: u32,
     /// Memory that was used at the beginning.
@@ -269,6 +283,8 @@ pub struct Controller {
 enum Experiment {
     /// After a growth: the workers and the rates before.
     Grown { before: Vec<usize>, rates: Rates },
+    /// After a growth was taken back: the rates that it had.
+    Reverted { rates: Rates },
     /// Fewer workers for one stage.
     Probe { stage: usize, before: usize, rate: f64, seen: Estimate, seconds: f64, until: Duration },
     /// Less slack.
@@ -284,7 +300,8 @@ struct Stage {
     /// Items that came out for one that went in.
     flow: Flow,
     outside: Outside,
-    shrink_votes: u32,
+    /// Since when and how often fewer would have done, and the most that was wanted meanwhile.
+    idle: Option<(Duration, u32, usize)>,
     /// The wait of an item when the cores were not busy.
     quiet_wait: Option<f64>,
     /// What it was like after its last change; the base for "has changed by itself".
@@ -345,7 +362,7 @@ impl Stage {
             past: Sums::default(),
             flow: Flow::default(),
             outside: Outside::default(),
-            shrink_votes: 0,
+            idle: None,
             quiet_wait: None,
             base: None,
             changed_since: None,
@@ -402,11 +419,15 @@ impl Controller {
             ticks: 0,
             last: Snapshot::default(),
             rates: Rates::default(),
-            blackout: 0,
+            blackout: None,
             experiment: None,
             trim_at: Duration::from_secs(4),
             trim_every: Duration::from_secs(4),
             steady_since: Duration::ZERO,
+            use_since: (0.0, 0.0),
+            is_used: true,
+            before_raise: None,
+            no_raise: (Duration::ZERO, RAISE_AGAIN),
             unaccounted: 0,
             memory_at_first: None,
             random: settings.random,
@@ -454,7 +475,7 @@ impl Controller {
                 stage.workers = counts.workers;
                 stage.bounds = Bounds::fixed(counts.workers);
                 self.experiment = None;
-                self.blackout = self.blackout.max(1);
+                self.blackout = Some(now.at + TICK_AT_FIRST);
             }
         }
     }
@@ -478,8 +499,7 @@ impl Controller {
     }
 
     fn take_in(&mut self, now: &Snapshot, age: Duration) -> Option<Survey> {
-        if self.blackout > 0 {
-            self.blackout -= 1;
+        if self.blackout.is_some_and(|until| now.at < until) {
             self.begin_survey(now);
             return None;
         }
@@ -524,7 +544,12 @@ impl Controller {
     /// Whether enough was seen to decide by.
     fn is_ready(&self, estimates: &[Option<Estimate>], seconds: f64, age: Duration) -> bool {
         let is_young = age < YOUNG;
-        let (ticks, patience) = if is_young { (2, 0.4) } else { (3, 2.0) };
+        let is_steady = self.last.at.saturating_sub(self.steady_since) > YOUNG;
+        let (ticks, patience) = match (is_young, is_steady && self.experiment.is_none()) {
+            (true, _) => (2, 0.4),
+            (false, false) => (3, 2.0),
+            (false, true) => (8, 2.0),
+        };
         if self.ticks < ticks {
             return false;
         }
@@ -544,7 +569,7 @@ impl Controller {
         age: Duration,
     ) -> Survey {
         let used = self.cores_used(now, seconds);
-        let cores = self.cores_for_us(&estimates, used);
+        let cores = self.cores;
         let is_loaded = used > 0.9 * cores;
         self.learn(now, &estimates, seconds, is_loaded);
         let visits = self.visits();
@@ -586,7 +611,8 @@ impl Controller {
             estimates,
         };
         if survey.held.is_none() && survey.bound.is_some() {
-            let view = View { now, smooth: &smooth, limits: &limits, solution: &solution, age };
+            let view =
+                View { now, smooth: &smooth, limits: &limits, solution: &solution, cores, age };
             survey.decisions = self.decide(&view, &survey, seconds);
         }
         survey
@@ -603,20 +629,6 @@ impl Controller {
             .zip(self.open.cpu)
             .map_or(0.0, |(now, open)| now.saturating_sub(open).as_secs_f64());
         stages.max(all).max(0.0) / seconds
-    }
-
-    /// The cores that there are for us. Where much of our work waits for a
-    /// core though we do not use them all, others use them.
-    fn cores_for_us(&self, estimates: &[Option<Estimate>], used: f64) -> f64 {
-        let seen = estimates.iter().flatten();
-        let waiting: f64 = seen.map(|seen| seen.queued * seen.done.max(0.5)).sum();
-        let items: f64 = estimates.iter().flatten().map(|seen| seen.cpu * seen.done.max(0.5)).sum();
-        let is_crowded = waiting > 0.25 * items && items > 0.0;
-        if is_crowded && used < 0.9 * self.cores {
-            (used * 1.08).clamp(0.1, self.cores)
-        } else {
-            self.cores
-        }
     }
 
     /// Updates what is known of each stage.
@@ -653,7 +665,10 @@ impl Controller {
                 stage.worse = None;
                 self.trim_every = Duration::from_secs(4);
             }
-            if !stage.bounds.is_fixed && seen.cpu_share() <= 0.7 && is_known {
+            // A stage that is not at work all the time says nothing of what it waits for: it is
+            // others that set its rate.
+            let is_at_work = seen.starved + seen.blocked < 0.15 && !is_loaded;
+            if !stage.bounds.is_fixed && seen.cpu_share() <= 0.7 && is_known && is_at_work {
                 stage.outside.note(now.at, seen, seconds);
             }
         }
@@ -695,7 +710,7 @@ impl Controller {
                 }
             }
             let tiny = seen.as_ref().is_some_and(|seen| seen.service < TINY && seen.done > 100.0);
-            if tiny || room == Some(0) {
+            if tiny || room == Some(0) || stage.outside.is_doubtful() {
                 limit = limit.min(stage.workers);
             } else if let Some(room) = room {
                 limit = limit.min(stage.workers + room);
@@ -742,7 +757,7 @@ impl Controller {
     fn held(&mut self, estimates: &[Option<Estimate>]) -> Option<&'static str> {
         let is_off = |(stage, seen): (&Stage, &Option<Estimate>)| {
             seen.as_ref().is_some_and(|seen| {
-                let counts = !stage.bounds.is_fixed && seen.service > 5.0 * TINY;
+                let counts = !stage.bounds.is_fixed && seen.service > 50.0 * TINY;
                 // Not measured at all: a snapshot need not tell of waits.
                 let is_told = seen.starved > 0.0 || seen.blocked > 0.0;
                 counts && is_told && !(0.75..=1.25).contains(&seen.accounted)
@@ -760,6 +775,7 @@ struct View<'a> {
     smooth: &'a [Option<Estimate>],
     limits: &'a [usize],
     solution: &'a Solution,
+    cores: f64,
     age: Duration,
 }
 
@@ -788,18 +804,60 @@ impl Controller {
         if let Some(decisions) = self.grow(view, reach) {
             return decisions;
         }
-        let full = match view.solution.bound {
-            Bound::Cores => CORES_SATURATED,
-            Bound::Stage(_) => SATURATED,
-        };
-        if reach < 0.97 && used < full && self.slack < MOST_SLACK {
-            self.slack = (self.slack + 0.25).min(MOST_SLACK);
-            self.steady_since = at;
+        if let Some(decisions) = self.more_slack(view, used, reach, seconds) {
+            return decisions;
         }
         if let Some(decisions) = self.shrink(view) {
             return decisions;
         }
         self.experiment_with(view, survey, used)
+    }
+
+    /// Where what bounds the rate is not used to the full, and more of it is
+    /// not needed, chance must be to blame: more slack against it.
+    fn more_slack(
+        &mut self,
+        view: &View<'_>,
+        used: f64,
+        reach: f64,
+        seconds: f64,
+    ) -> Option<Vec<Decision>> {
+        let full = match view.solution.bound {
+            Bound::Cores => CORES_SATURATED,
+            Bound::Stage(_) => SATURATED,
+        };
+        if used != reach {
+            return None;
+        }
+        let (sum, time) = (self.use_since.0 + used * seconds, self.use_since.1 + seconds);
+        self.use_since = (sum, time);
+        let enough = if view.age < YOUNG { 0.3 } else { 1.0 };
+        if time < enough {
+            return None;
+        }
+        self.use_since = (0.0, 0.0);
+        let (mean, at) = (sum / time, view.now.at);
+        self.is_used = mean >= full;
+        if let Some(before) = self.before_raise.take()
+            && mean < before + 0.01
+        {
+            self.no_raise = (at + self.no_raise.1, (self.no_raise.1 * 2).min(6 * RAISE_AGAIN));
+        }
+        if self.is_used || at < self.no_raise.0 {
+            return None;
+        }
+        while self.slack < MOST_SLACK {
+            self.slack = (self.slack + 0.25).min(MOST_SLACK);
+            let wanted = solve(&self.demands_again(view), view.cores, self.slack).workers;
+            let more = wanted.into_iter().enumerate();
+            let more = more.filter(|&(place, wanted)| wanted > self.stages[place].workers);
+            let decisions = self.set(more.collect(), Why::Slack);
+            if !decisions.is_empty() {
+                self.before_raise = Some(mean);
+                return Some(decisions);
+            }
+        }
+        None
     }
 
     /// How much of what bounds the rate is used: of what is there, and of what may be.
@@ -832,14 +890,20 @@ impl Controller {
     fn shrink(&mut self, view: &View<'_>) -> Option<Vec<Decision>> {
         let mut shrunk = Vec::new();
         for (place, stage) in self.stages.iter_mut().enumerate() {
-            let wanted = view.solution.workers[place] as f64;
+            let wanted = view.solution.workers[place];
             let is_seen = view.smooth[place].as_ref().is_some_and(|seen| seen.done >= 8.0);
-            let is_idle = is_seen && wanted <= 0.9 * stage.workers as f64 - 0.5;
-            stage.shrink_votes = if is_idle { stage.shrink_votes + 1 } else { 0 };
-            if stage.shrink_votes >= 3 && !stage.bounds.is_fixed {
-                stage.shrink_votes = 0;
-                let least = (0.6 * stage.workers as f64).ceil();
-                shrunk.push((place, wanted.max(least) as usize));
+            let is_idle = is_seen && wanted as f64 <= 0.85 * stage.workers as f64 - 0.75;
+            if !is_idle || stage.bounds.is_fixed {
+                stage.idle = None;
+                continue;
+            }
+            let (since, votes, most) = stage.idle.unwrap_or((view.now.at, 0, 1));
+            let (votes, most) = (votes + 1, most.max(wanted));
+            stage.idle = Some((since, votes, most));
+            if votes >= 3 && view.now.at.saturating_sub(since) >= SHRINK_AFTER {
+                stage.idle = None;
+                let least = (0.6 * stage.workers as f64).ceil() as usize;
+                shrunk.push((place, most.max(least)));
             }
         }
         (!shrunk.is_empty()).then(|| self.set(shrunk, Why::Idle))
@@ -849,8 +913,9 @@ impl Controller {
     fn refused(&mut self, at: Duration, survey: &Survey) -> Option<Vec<Decision>> {
         let mut cut = Vec::new();
         for (place, stage) in self.stages.iter_mut().enumerate() {
-            let refused = survey.estimates[place].as_ref().is_some_and(|seen| seen.pushback > 0.02);
-            if refused && !stage.bounds.is_fixed && stage.outside.pushed_back(at, stage.workers) {
+            let Some(seen) = survey.estimates[place].as_ref() else { continue };
+            let refused = seen.pushback > 0.02 && !stage.bounds.is_fixed;
+            if refused && stage.outside.pushed_back(at, stage.workers, seen.in_service) {
                 cut.push((place, stage.outside.limit(stage.workers)));
             }
         }
@@ -869,6 +934,7 @@ impl Controller {
             let Some(seen) = survey.estimates[place].as_ref() else { continue };
             let hides = is_loaded && view.now.stages[place].waiting_for_core.is_none();
             let may = !stage.bounds.is_fixed
+                && view.solution.bound == Bound::Stage(place)
                 && stage.workers >= 4
                 && seen.cpu_share() <= 0.5
                 && seen.starved + seen.blocked < 0.1
@@ -885,16 +951,17 @@ impl Controller {
                     rate,
                     seen: Estimate::default(),
                     seconds: 0.0,
-                    until: at + Duration::from_secs(2),
+                    until: at + Duration::from_secs(3),
                 });
                 return self.set(vec![(place, before * 3 / 4)], Why::Probe);
             }
         }
         let quiet = at.saturating_sub(self.steady_since) >= Duration::from_secs(2);
-        if quiet && at >= self.trim_at && self.slack > LEAST_SLACK {
+        let may_trim = self.is_used || at < self.no_raise.0;
+        if quiet && may_trim && at >= self.trim_at && self.slack > LEAST_SLACK {
             let slack = self.slack;
             self.slack = (slack * 0.7).max(LEAST_SLACK);
-            let solution = solve(&self.demands_again(view), survey.cores, self.slack);
+            let solution = solve(&self.demands_again(view), view.cores, self.slack);
             let fewer: Vec<_> = (0..self.stages.len())
                 .filter(|&place| !self.stages[place].bounds.is_fixed)
                 .map(|place| (place, solution.workers[place].min(self.stages[place].workers)))
@@ -936,14 +1003,23 @@ impl Controller {
                         stage.worse = Some((stage.workers, at + Duration::from_secs(10)));
                     }
                 }
+                let rates = std::mem::take(&mut self.rates);
+                self.experiment = Some(Experiment::Reverted { rates });
                 Some(self.set(back, Why::Slower))
+            }
+            Experiment::Reverted { rates } => {
+                if self.rates.mean() < 1.05 * rates.mean() {
+                    // It is as slow as with more: something else has happened.
+                    self.stages.iter_mut().for_each(|stage| stage.worse = None);
+                }
+                None
             }
             Experiment::Probe { stage: place, before, rate, mut seen, seconds: so_far, until } => {
                 let now = survey.estimates[place].unwrap_or_default();
                 let total = so_far + seconds;
                 seen.done += now.done;
                 seen.in_service = (seen.in_service * so_far + now.in_service * seconds) / total;
-                if seen.done < 60.0 && at < until {
+                if seen.done < 150.0 && at < until {
                     let seconds = total;
                     self.experiment = Some(Experiment::Probe {
                         stage: place,
@@ -955,7 +1031,7 @@ impl Controller {
                     });
                     return Some(Vec::new());
                 }
-                let is_full = seen.done / total > 0.92 * rate;
+                let is_full = seen.done / total > 0.94 * rate;
                 let stage = &mut self.stages[place];
                 stage.outside.probed(at, is_full, seen.in_service);
                 if is_full {
@@ -971,7 +1047,7 @@ impl Controller {
                     self.experiment = Some(Experiment::Trim { before, slack, used, seconds, sum });
                     return Some(Vec::new());
                 }
-                if sum / total >= used.min(CORES_SATURATED) - 0.015 {
+                if sum / total >= used.min(CORES_SATURATED) - 0.01 {
                     self.trim_every = Duration::from_secs(4);
                     return None;
                 }
@@ -999,11 +1075,20 @@ impl Controller {
         for decision in decisions {
             let stage = &mut self.stages[decision.stage];
             stage.workers = decision.to;
-            stage.shrink_votes = 0;
+            stage.idle = None;
             stage.base = None;
             stage.changed_since = None;
         }
         self.steady_since = now.at;
-        self.blackout = if age < YOUNG { 1 } else { 2 };
+        self.use_since = (0.0, 0.0);
+        // What is in service was begun before the move, and what the outside had too much of
+        // has to go first: the length of an item.
+        let item = decisions.iter().filter_map(|decision| {
+            let stage = &self.stages[decision.stage];
+            (stage.past.items > 0.0).then(|| stage.past.service / stage.past.items)
+        });
+        let settles = Duration::from_secs_f64(item.fold(0.0, f64::max).min(2.0));
+        let least = if age < YOUNG { TICK_AT_FIRST } else { 2 * TICK };
+        self.blackout = Some(now.at + settles.max(least).mul_f64(0.9));
     }
 }

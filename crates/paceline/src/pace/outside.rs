@@ -18,6 +18,9 @@ const FORGOTTEN: Duration = Duration::from_secs(20);
 /// Below this elasticity, further workers gain nothing.
 const FLAT: f64 = 0.15;
 
+/// Above it, further workers are worth it.
+const GAINS: f64 = 0.4;
+
 /// How sure one must be: elasticity and its standard error stay below this.
 const SURELY_FLAT: f64 = 0.55;
 
@@ -64,6 +67,8 @@ pub(super) struct Outside {
     probe_at: Duration,
     probe_every: Duration,
     cut_at: Option<Duration>,
+    /// Surveys in a row whose rate is not what it was at this number in service.
+    strange: u32,
 }
 
 impl Default for Outside {
@@ -75,6 +80,7 @@ impl Default for Outside {
             probe_at: PROBE_AFTER,
             probe_every: PROBE_AFTER,
             cut_at: None,
+            strange: 0,
         }
     }
 }
@@ -90,6 +96,14 @@ impl Outside {
         match self.cells.iter_mut().find(is_same) {
             None => self.cells.push(seen),
             Some(cell) => {
+                let enough = seen.done >= 30.0 * (1.0 + estimate.spread * estimate.spread);
+                let differs = (seen.rate() / cell.rate()).ln().abs() > 0.3;
+                self.strange = if enough && differs { self.strange + 1 } else { 0 };
+                if self.strange >= 2 {
+                    self.forget(at);
+                    self.cells.push(seen);
+                    return;
+                }
                 // The latest counts most, so that a slow drift is followed.
                 let (old, total) = (cell.seconds.min(4.0), cell.seconds.min(4.0) + seconds);
                 cell.in_service = (cell.in_service * old + seen.in_service * seconds) / total;
@@ -105,6 +119,7 @@ impl Outside {
         self.cells.clear();
         self.cap = None;
         self.life = LIFE;
+        self.strange = 0;
         self.probe_every = PROBE_AFTER;
         self.probe_at = at;
     }
@@ -134,11 +149,13 @@ impl Outside {
                 false
             }
             Some(Cap { trial: Some(trial), most, .. }) if at >= trial => {
-                let tried = self.cells.iter().any(|cell| cell.in_service > most * (1.0 + SAME));
-                if tried && self.knee(spread).is_none() {
+                if self.elasticity(20.0).is_some_and(|(gain, _)| gain > GAINS)
+                    && self.cells.iter().any(|cell| cell.in_service > most * (1.0 + SAME))
+                {
                     self.cap = None;
                     self.life = LIFE;
                 } else {
+                    self.cells.retain(|cell| cell.in_service <= most * (1.0 + SAME));
                     self.cap_at(at, most);
                 }
                 false
@@ -160,20 +177,27 @@ impl Outside {
         self.life = (self.life * 2).min(LONGEST_LIFE);
     }
 
-    /// Cuts what the outside has refused, once for all refusals of one moment.
-    pub(super) fn pushed_back(&mut self, at: Duration, workers: usize) -> bool {
+    /// Whether the last growth gained so little that the next has to wait for more evidence.
+    pub(super) fn is_doubtful(&self) -> bool {
+        self.elasticity(5.0).is_some_and(|(gain, _)| gain < GAINS)
+    }
+
+    /// Cuts what the outside has refused, once for all refusals of one moment,
+    /// to what it had taken: `in_service` of `workers`.
+    pub(super) fn pushed_back(&mut self, at: Duration, workers: usize, in_service: f64) -> bool {
         if self.cut_at.is_some_and(|cut| at.saturating_sub(cut) < Duration::from_millis(500)) {
             return false;
         }
         self.cut_at = Some(at);
         self.cells.clear();
-        self.cap_at(at, (0.7 * workers as f64).max(1.0));
+        let workers = workers as f64;
+        self.cap_at(at, (0.9 * in_service).clamp(0.5 * workers, 0.9 * workers).max(1.0));
         true
     }
 
     /// Whether it is time to take some workers away and see what that costs.
     pub(super) fn wants_probe(&self, at: Duration) -> bool {
-        self.cap.is_none() && at >= self.probe_at
+        self.cap.is_none_or(|cap| cap.trial.is_none()) && at >= self.probe_at
     }
 
     /// Notes what the probe said: whether as much was done with fewer workers.
@@ -181,11 +205,13 @@ impl Outside {
         if is_full {
             self.cells.retain(|cell| cell.in_service <= in_service * (1.0 + SAME));
             self.cap_at(at, in_service.max(1.0));
+            // There may be more that is of no use.
             self.probe_every = PROBE_AFTER;
+            self.probe_at = at + PROBE_AFTER / 2;
         } else {
             self.probe_every = (self.probe_every * 2).min(PROBE_AT_MOST);
+            self.probe_at = at + self.probe_every;
         }
-        self.probe_at = at + self.probe_every;
     }
 
     /// Returns the rate seen at about this number in service, with how many items.
@@ -194,29 +220,39 @@ impl Outside {
         self.cells.iter().find(near).map(|cell| (cell.rate(), cell.done))
     }
 
+    /// How the rate grew with the number in service, at the top: by which power of it, and
+    /// the standard error of a rate of items that are all alike.
+    fn elasticity(&self, enough: f64) -> Option<(f64, f64)> {
+        let cells = || self.cells.iter().filter(|cell| cell.done >= enough);
+        let top = cells().max_by(|a, b| a.in_service.total_cmp(&b.in_service))?;
+        let below = cells().filter(|cell| cell.in_service <= 0.8 * top.in_service);
+        let low = below.max_by(|a, b| a.in_service.total_cmp(&b.in_service))?;
+        let step = (top.in_service / low.in_service).ln();
+        let error = (1.0 / top.done + 1.0 / low.done).sqrt() / step;
+        Some(((top.rate() / low.rate()).ln() / step, error))
+    }
+
     /// The fewest in service that reach the greatest rate, if the last ones gained nothing.
     fn knee(&self, spread: f64) -> Option<f64> {
-        let mut cells: Vec<Cell> =
-            self.cells.iter().filter(|cell| cell.done >= 20.0).copied().collect();
-        cells.sort_by(|a, b| a.in_service.total_cmp(&b.in_service));
-        let top = *cells.last()?;
-        let low = cells.iter().rev().find(|cell| cell.in_service <= 0.8 * top.in_service)?;
-        let step = (top.in_service / low.in_service).ln();
-        let elasticity = (top.rate() / low.rate()).ln() / step;
-        let error = spread.clamp(0.3, 2.0) * (1.0 / top.done + 1.0 / low.done).sqrt() / step;
-        if elasticity >= FLAT || elasticity + error >= SURELY_FLAT {
+        let (elasticity, error) = self.elasticity(20.0)?;
+        if elasticity >= FLAT || elasticity + error * spread.clamp(0.3, 2.0) >= SURELY_FLAT {
             return None;
         }
-        let best = cells.iter().map(Cell::rate).fold(0.0, f64::max);
-        let first = cells.iter().position(|cell| cell.rate() >= 0.97 * best)?;
+        let mut cells: Vec<&Cell> = self.cells.iter().filter(|cell| cell.done >= 20.0).collect();
+        cells.sort_by(|a, b| a.in_service.total_cmp(&b.in_service));
+        let best = 0.97 * cells.iter().map(|cell| cell.rate()).fold(0.0, f64::max);
+        let first = cells.iter().position(|cell| cell.rate() >= best)?;
         let reached = cells[first];
         let Some(before) = first.checked_sub(1).map(|place| cells[place]) else {
             return Some(reached.in_service);
         };
-        // On the way from the one to the other, the rate grows by a power of the number.
-        let part = (0.97 * best / before.rate()).ln() / (reached.rate() / before.rate()).ln();
+        // Between the two the rate may have grown in proportion and then not at all, or less
+        // and less: the middle of what these two say.
+        let part = (best / before.rate()).ln() / (reached.rate() / before.rate()).ln();
         let span = (reached.in_service / before.in_service).ln();
-        Some(before.in_service * (span * part.clamp(0.0, 1.0)).exp())
+        let bent = before.in_service * (span * part.clamp(0.0, 1.0)).exp();
+        let straight = (before.in_service * best / before.rate()).min(bent);
+        Some((bent * straight).sqrt())
     }
 }
 
