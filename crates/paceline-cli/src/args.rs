@@ -139,7 +139,8 @@ pub(crate) struct Each {
     /// Leave out empty items
     #[arg(long)]
     pub(crate) skip_empty: bool,
-    /// How many jobs at once: a number, a percentage of the cores, or `auto`
+    /// How many jobs at once: a number, a percentage of the cores, or `auto`,
+    /// which finds as many as are of use; `auto,max=N` at most N of them
     #[arg(
         short = 'j',
         long,
@@ -239,6 +240,7 @@ pub(crate) enum When {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Width {
     Auto,
+    UpTo(usize),
     Jobs(usize),
     Percent(f64),
 }
@@ -248,6 +250,7 @@ impl Width {
     pub(crate) fn workers(self) -> Workers {
         match self {
             Self::Auto => Workers::Auto,
+            Self::UpTo(most) => Workers::UpTo(most),
             Self::Jobs(jobs) => Workers::Fixed(jobs),
             Self::Percent(percent) => {
                 let jobs = (paceline::cores() as f64 * percent / 100.0).round();
@@ -264,8 +267,16 @@ impl FromStr for Width {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "auto" {
-            return Ok(Self::Auto);
+        if let Some(rest) = text.strip_prefix("auto") {
+            if rest.is_empty() {
+                return Ok(Self::Auto);
+            }
+            return match rest.strip_prefix(",max=").map(str::parse::<usize>) {
+                Some(Ok(most)) if (1..=MOST_JOBS).contains(&most) => Ok(Self::UpTo(most)),
+                _ => {
+                    Err("after `auto` comes `,max=N`, with a whole number of at least 1".to_owned())
+                }
+            };
         }
         if let Some(percent) = text.strip_suffix('%') {
             return match percent.parse::<f64>() {

@@ -85,6 +85,8 @@ pub(crate) struct Stage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Workers {
     Auto,
+    /// As `Auto`, and no more than this, 1 or more.
+    UpTo(usize),
     /// 1 or more.
     Fixed(usize),
 }

@@ -28,9 +28,9 @@ mod command;
 mod room;
 mod serve;
 
-/// How many items a stage that waits for others works on at once, where the
-/// file does not say.
-const WAITING_WORKERS: usize = 16;
+/// The most requests at once of a stage that leaves its workers to us: more
+/// would be rude to a server.
+const MOST_REQUESTS: usize = 64;
 
 /// What all stages of a run share.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ pub(crate) struct Step {
     pub(crate) stage: Arc<Stage>,
     pub(crate) shop: Arc<Workshop>,
     /// How many items it works on at once.
-    pub(crate) workers: usize,
+    pub(crate) workers: paceline::Workers,
     /// Whether results are given as absolute paths, since a later stage runs elsewhere.
     pub(crate) absolute: bool,
     /// What becomes of its jobs' output.
@@ -146,9 +146,9 @@ pub(crate) fn add_all(
     shop: &Arc<Workshop>,
     last_prints: Prints,
 ) -> Pipeline<'static, Value, Value> {
-    let mut widths: Vec<usize> = stages.iter().map(workers).collect();
+    let mut widths: Vec<paceline::Workers> = stages.iter().map(workers).collect();
     let of_processes = stages.iter().zip(&mut widths).filter(|(stage, _)| stage.work.is_command());
-    let mut of_processes: Vec<(&mut usize, u64)> =
+    let mut of_processes: Vec<(&mut paceline::Workers, u64)> =
         of_processes.map(|(stage, width)| (width, room::of_each_job(stage))).collect();
     room::fit(&mut of_processes, shop.reporter.console());
     let step = |index: usize| Step {
@@ -214,11 +214,12 @@ fn with_settings(
 }
 
 /// How many items the stage works on at once.
-pub(crate) fn workers(stage: &Stage) -> usize {
+pub(crate) fn workers(stage: &Stage) -> paceline::Workers {
     match (stage.workers, &stage.work) {
-        (Workers::Fixed(workers), _) => workers,
-        (Workers::Auto, Work::Fetch(_) | Work::Put(_)) => WAITING_WORKERS,
-        (Workers::Auto, _) => paceline::cores(),
+        (Workers::Fixed(workers), _) => paceline::Workers::Fixed(workers),
+        (Workers::UpTo(most), _) => paceline::Workers::UpTo(most),
+        (Workers::Auto, Work::Fetch(_) | Work::Put(_)) => paceline::Workers::UpTo(MOST_REQUESTS),
+        (Workers::Auto, _) => paceline::Workers::Auto,
     }
 }
 

@@ -23,6 +23,7 @@ use std::{
 use hdrhistogram::Histogram;
 
 use crate::{
+    clock::Clock,
     event::Observer,
     failure::Failure,
     item::{Ending, Envelope, ItemId, Load},
@@ -341,23 +342,82 @@ pub(crate) struct Shard {
     pub(crate) failed: AtomicU64,
     pub(crate) unfinished: AtomicU64,
     pub(crate) retried: AtomicU64,
-    /// Time that items were in service, summed over workers.
-    pub(crate) busy: AtomicU64,
+    /// Attempts that were told to come back later.
+    pub(crate) pushback: AtomicU64,
+    /// The children that run, and since when.
+    pub(crate) children: Mutex<Vec<(u32, Duration)>>,
     /// CPU time used for them.
     pub(crate) cpu: AtomicU64,
     /// Polls that took longer than the watch allows.
     pub(crate) slow_polls: AtomicU64,
-    service: Mutex<Option<Histogram<u64>>>,
+    service: Mutex<Service>,
+}
+
+/// Times of service, and who is in service now.
+#[derive(Default)]
+struct Service {
+    histogram: Option<Histogram<u64>>,
+    /// Time in service of those who no longer are.
+    ended: Duration,
+    /// How many are, and the sum of the times at which they began.
+    serving: u32,
+    began: Duration,
+    /// The sum of the squares of service times, in seconds squared.
+    squares: f64,
 }
 
 impl Shard {
     /// Notes that `count` items took `service` each.
     pub(crate) fn served(&self, count: u64, service: Duration) {
         let nanos = u64::try_from(service.as_nanos()).unwrap_or(u64::MAX).max(1);
-        self.busy.fetch_add(nanos.saturating_mul(count), Ordering::Relaxed);
-        let mut histogram = lock(&self.service);
-        let histogram = histogram.get_or_insert_with(service_histogram);
+        let mut times = lock(&self.service);
+        times.squares += service.as_secs_f64().powi(2) * count as f64;
+        let histogram = times.histogram.get_or_insert_with(service_histogram);
         histogram.record_n(nanos, count).expect("the histogram resizes itself");
+    }
+
+    /// Notes time in service that nobody could see before it was over.
+    pub(crate) fn was_busy(&self, time: Duration) {
+        lock(&self.service).ended += time;
+    }
+
+    /// Notes that a worker is at work from `at` on; its time counts from now
+    /// on, whenever it ends.
+    pub(crate) fn serve<'c>(&self, at: Duration, clock: &'c Clock) -> Serving<'_, 'c> {
+        let mut times = lock(&self.service);
+        times.serving += 1;
+        times.began += at;
+        Serving { shard: self, clock, began: Some(at) }
+    }
+}
+
+/// A worker at work. Dropped, it is at work no more.
+pub(crate) struct Serving<'s, 'c> {
+    shard: &'s Shard,
+    clock: &'c Clock,
+    began: Option<Duration>,
+}
+
+impl Serving<'_, '_> {
+    /// Ends at the time `at`.
+    pub(crate) fn end(mut self, at: Duration) {
+        self.end_at(at);
+    }
+
+    fn end_at(&mut self, at: Duration) {
+        let Some(began) = self.began.take() else { return };
+        let mut times = lock(&self.shard.service);
+        times.serving -= 1;
+        times.began = times.began.saturating_sub(began);
+        times.ended += at.saturating_sub(began);
+    }
+}
+
+impl Drop for Serving<'_, '_> {
+    fn drop(&mut self) {
+        if self.began.is_some() {
+            self.end_at(self.clock.now());
+        }
     }
 }
 
@@ -373,15 +433,36 @@ impl StageCounters {
         &self.shards[worker % SHARDS]
     }
 
+    /// The eldest children that run, of those that were there at the time `at`.
+    pub(crate) fn children(&self, at: Duration, most: usize) -> Vec<u32> {
+        let all = self.shards.iter().flat_map(|shard| lock(&shard.children).clone());
+        let mut all: Vec<(u32, Duration)> = all.filter(|(_, since)| *since <= at).collect();
+        all.sort_by_key(|(_, since)| *since);
+        all.into_iter().take(most).map(|(pid, _)| pid).collect()
+    }
+
     pub(crate) fn sum(&self, counter: impl Fn(&Shard) -> &AtomicU64) -> u64 {
         self.shards.iter().map(|shard| counter(shard).load(Ordering::Relaxed)).sum()
+    }
+
+    /// Time in service up to `now`, with that of those still in service, and
+    /// the sum of the squares of service times.
+    pub(crate) fn busy(&self, now: Duration) -> (Duration, f64) {
+        let mut all = (Duration::ZERO, 0.0);
+        for shard in &self.shards {
+            let times = lock(&shard.service);
+            // A clock is read before the lock is taken: it may be a little behind.
+            all.0 += times.ended + (now * times.serving).saturating_sub(times.began);
+            all.1 += times.squares;
+        }
+        all
     }
 
     /// The service times of all shards together.
     pub(crate) fn service(&self) -> Histogram<u64> {
         let mut all = service_histogram();
         for shard in &self.shards {
-            if let Some(histogram) = &*lock(&shard.service) {
+            if let Some(histogram) = &lock(&shard.service).histogram {
                 all.add(histogram).expect("both resize themselves");
             }
         }
@@ -433,6 +514,23 @@ mod tests {
         assert_eq!(ledger.in_flight(), 1, "whoever makes the members is not done");
         ledger.end(&member(3), Ending::Ok);
         assert_eq!(ledger.unfinished.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_item_still_in_service_counts_as_long_as_it_has_been() {
+        let (clock, counters) = (Clock::manual(), StageCounters::default());
+        let second = Duration::from_secs(1);
+        let first = counters.shard(0).serve(clock.now(), &clock);
+        clock.advance(second);
+        let other = counters.shard(0).serve(clock.now(), &clock);
+        clock.advance(second);
+        assert_eq!(counters.busy(clock.now()).0, 3 * second);
+        first.end(clock.now());
+        clock.advance(second);
+        assert_eq!(counters.busy(clock.now()).0, 4 * second);
+        drop(other);
+        clock.advance(second);
+        assert_eq!(counters.busy(clock.now()).0, 4 * second);
     }
 
     #[test]

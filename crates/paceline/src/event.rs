@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::{
     failure::Failure,
     item::{Ending, ItemId},
+    pace::Survey,
 };
 
 /// Whoever is told of events. All methods do nothing unless written.
@@ -64,6 +65,10 @@ pub trait Observer: Send + Sync {
     /// [`Pipeline::watch`](crate::Pipeline::watch) allows. Told once a poll,
     /// when it has ended.
     fn slow_poll(&self, _item: &ItemId, _stage: &str, _took: Duration) {}
+
+    /// The pace has looked at the run for a while, and perhaps changed the
+    /// numbers of workers. Told by the run's service thread.
+    fn paced(&self, _survey: &Survey) {}
 
     /// An item of the source has ended; each one ends exactly once.
     fn item_ended(&self, _item: u64, _ending: &Ending) {}

@@ -96,6 +96,7 @@ impl fmt::Display for FailureKind {
 pub struct Fault {
     kind: FailureKind,
     permanent: bool,
+    pushback: bool,
     code: Option<i32>,
     signal: Option<i32>,
     cause: BoxError,
@@ -104,7 +105,14 @@ pub struct Fault {
 impl Fault {
     /// Makes a fault of this kind with this cause.
     pub fn new(kind: FailureKind, cause: impl Into<BoxError>) -> Self {
-        Self { kind, permanent: false, code: None, signal: None, cause: cause.into() }
+        Self {
+            kind,
+            permanent: false,
+            pushback: false,
+            code: None,
+            signal: None,
+            cause: cause.into(),
+        }
     }
 
     /// Turns any error into a fault; an error that is a fault already stays as it is.
@@ -119,6 +127,14 @@ impl Fault {
     #[must_use]
     pub fn permanent(mut self) -> Self {
         self.permanent = true;
+        self
+    }
+
+    /// Says that whoever was asked is overloaded, as a server does by the
+    /// statuses 429 and 503: a stage whose workers are `auto` asks less at once.
+    #[must_use]
+    pub fn pushback(mut self) -> Self {
+        self.pushback = true;
         self
     }
 
@@ -153,6 +169,11 @@ impl Fault {
     /// Returns the signal that ended the child that failed, if it is known.
     pub fn signal(&self) -> Option<i32> {
         self.signal
+    }
+
+    /// Returns whether whoever was asked is overloaded.
+    pub fn is_pushback(&self) -> bool {
+        self.pushback
     }
 
     /// Returns whether another attempt cannot help.

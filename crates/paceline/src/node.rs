@@ -4,6 +4,7 @@
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -15,6 +16,7 @@ use crate::{
     host::Hosts,
     journal::Hooks,
     outlet::{BoxFuture, order::Order},
+    pace::Counts,
     run::{
         Core,
         fan_in::{Batching, FanIn, Part},
@@ -33,8 +35,8 @@ pub(crate) trait Node: Send + Sync {
     fn settings(&self) -> &Settings;
     fn settings_mut(&mut self) -> &mut Settings;
     fn counters(&self) -> &Arc<StageCounters>;
-    /// Sets bounds; `upstream` is the number of workers that push into it.
-    fn open(&self, upstream: usize);
+    /// Gives it `workers`, and bounds; `upstream` is the number of workers that push into it.
+    fn open(&self, upstream: usize, workers: usize);
     /// Starts the workers that there should be and are not.
     fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error>;
     fn resize(&self, workers: usize);
@@ -54,10 +56,12 @@ pub(crate) trait Node: Send + Sync {
     /// How many items it makes one of.
     fn gathers(&self) -> usize;
     fn measured(&self) -> Measured;
+    /// What it has counted up to `now`, and the time that others have waited for room before it.
+    fn counts(&self, now: Duration) -> (Counts, Duration);
 }
 
 /// A stage whose workers work on items.
-pub(crate) struct Workers<'a, In, Out, W> {
+pub(crate) struct Crew<'a, In, Out, W> {
     pub(crate) stage: Stage<In>,
     pub(crate) work: W,
     pub(crate) hooks: Arc<Hooks<'a, In, Out>>,
@@ -73,7 +77,7 @@ pub(crate) struct Batches<'a, T, U, M> {
     pub(crate) way_out: WayOut<'a, U>,
 }
 
-impl<In, Out, W> Workers<'_, In, Out, W>
+impl<In, Out, W> Crew<'_, In, Out, W>
 where
     In: Send,
     Out: Send,
@@ -160,7 +164,7 @@ impl<T> Stage<T> {
     }
 }
 
-impl<In, Out, W> Node for Workers<'_, In, Out, W>
+impl<In, Out, W> Node for Crew<'_, In, Out, W>
 where
     In: Send,
     Out: Send,
@@ -178,8 +182,8 @@ where
         &self.stage.counters
     }
 
-    fn open(&self, upstream: usize) {
-        self.stage.open(upstream);
+    fn open(&self, upstream: usize, workers: usize) {
+        self.stage.open(upstream, workers);
         if self.stage.settings.ordered {
             self.way_out.order.get_or_init(Order::new);
         }
@@ -234,6 +238,10 @@ where
     fn measured(&self) -> Measured {
         Measured::of(&self.stage)
     }
+
+    fn counts(&self, now: Duration) -> (Counts, Duration) {
+        self.stage.counts(now)
+    }
 }
 
 impl<T, U, M> Node for Batches<'_, T, U, M>
@@ -254,8 +262,8 @@ where
         &self.stage.counters
     }
 
-    fn open(&self, upstream: usize) {
-        self.stage.open(upstream);
+    fn open(&self, upstream: usize, workers: usize) {
+        self.stage.open(upstream, workers);
     }
 
     fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error> {
@@ -307,5 +315,9 @@ where
 
     fn measured(&self) -> Measured {
         Measured::of(&self.stage)
+    }
+
+    fn counts(&self, now: Duration) -> (Counts, Duration) {
+        self.stage.counts(now)
     }
 }

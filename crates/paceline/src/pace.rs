@@ -35,11 +35,13 @@
 //! ```
 
 mod control;
+mod decision;
 mod measure;
 mod outside;
 mod solve;
 mod verify;
 
-pub use control::{Bounds, Controller, Decision, Look, Settings, Survey, Why};
+pub use control::Controller;
+pub use decision::{Bounds, Decision, Look, Settings, Survey, Why};
 pub use measure::{Counts, Estimate, Memory, Snapshot};
 pub use solve::{Bound, Demand, Solution, solve};

@@ -22,17 +22,18 @@ use crate::{
     item::{Envelope, ItemId},
     journal::{Answered, Hooks, Journal, Recalled},
     monitor::Monitor,
-    node::{Batches, Node, Workers},
+    node::{Batches, Crew, Node},
     outlet::{EndLink, Link, QueueLink, Slot, fan::FanLink},
     retry::Retry,
     run::{
         self, Core,
         fan_in::{Batching, Part},
         feed::{Items, Source},
+        pacer::Exit,
         sink,
     },
     runnable::Runnable,
-    stage::{Copier, Kind, Settings, Stage, WayOut},
+    stage::{Copier, Kind, Settings, Stage, WayOut, Workers},
     stop::Stop,
     summary::Summary,
     sync::block_on,
@@ -79,6 +80,10 @@ pub(crate) struct Plan<'a> {
     watch: Option<Duration>,
     /// How many items of the source may be inside at once, if a stage keeps the order.
     window: u64,
+    /// How many cores may be used, if not all.
+    cpu_budget: Option<f64>,
+    /// What waits for the sink.
+    exit: Option<Exit<'a>>,
     /// Whether the source goes on after each round.
     pub(crate) has_rounds: bool,
     misuse: Option<Error>,
@@ -121,6 +126,8 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
             stall_after: None,
             watch: Some(LONGEST_POLL),
             window: 0,
+            cpu_budget: None,
+            exit: None,
             has_rounds: false,
             misuse: None,
         };
@@ -130,8 +137,8 @@ impl<'a, T: Send + 'a> Pipeline<'a, T> {
 
 /// Adding stages.
 impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
-    /// Adds a stage that computes: a function on threads, as many as there
-    /// are cores unless [`workers`](Self::workers) says otherwise.
+    /// Adds a stage that computes: a function on threads, as many as are of use
+    /// unless [`workers`](Self::workers) says otherwise, at most two a core.
     ///
     /// An error or a panic is a failure of that item alone.
     pub fn cpu<Out, E, F>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
@@ -154,7 +161,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     }
 
     /// Adds a stage that may wait (for a disk, a lock, a network): a function
-    /// on threads, 16 unless [`workers`](Self::workers) says otherwise.
+    /// on threads, as many as are of use unless [`workers`](Self::workers) says
+    /// otherwise, at most 128.
     ///
     /// An error or a panic is a failure of that item alone.
     pub fn blocking<Out, E, F>(self, name: &str, function: F) -> Pipeline<'a, Out, T>
@@ -176,8 +184,9 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         self.stage(name, Kind::Blocking, Function::new(function))
     }
 
-    /// Adds an asynchronous stage: a future an item, 16 at once unless
-    /// [`workers`](Self::workers) says otherwise. Ten thousand cost little.
+    /// Adds an asynchronous stage: a future an item, as many at once as are of
+    /// use unless [`workers`](Self::workers) says otherwise, at most 512 then.
+    /// Ten thousand cost little.
     ///
     /// The futures run inside a tokio runtime with its timers and its I/O,
     /// on as many threads as there are cores, shared by all stages of this
@@ -269,7 +278,7 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         let tail = Slot::default();
         let way_out = WayOut::new(tail.clone());
         let hooks = Arc::<Hooks<'_, _, _>>::default();
-        self.plan.nodes.push(Box::new(Workers { stage, work, hooks: hooks.clone(), way_out }));
+        self.plan.nodes.push(Box::new(Crew { stage, work, hooks: hooks.clone(), way_out }));
         Pipeline { plan: self.plan, tail, copier, hooks }
     }
 
@@ -396,11 +405,16 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
 
 /// Settings of the last stage.
 impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
-    /// Sets how many items the stage works on at once, 1 or more.
+    /// Sets how many items the stage works on at once, 1 or more, or the most
+    /// of which the run uses as many as help: `Workers::auto().max(8)`.
+    ///
+    /// Unless set, the run finds the number by what it measures, and changes
+    /// it as it goes on; see [`Workers`].
     ///
     /// [`Monitor::set_workers`] changes it while it runs.
-    pub fn workers(self, workers: usize) -> Self {
-        self.set("workers", |settings| settings.workers = Some(workers))
+    pub fn workers(self, workers: impl Into<Workers>) -> Self {
+        let workers = workers.into();
+        self.set("workers", |settings| settings.workers = workers)
     }
 
     /// Sets how many items may wait before the stage, 1 or more.
@@ -523,6 +537,17 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         self
     }
 
+    /// Sets how many cores the run may keep busy; all that this process may
+    /// use unless set. Only the choice of workers heeds it: it is no limit that
+    /// the system enforces.
+    pub fn cpu_budget(mut self, cores: f64) -> Self {
+        if cores.is_nan() || cores <= 0.0 {
+            self.misused("a budget of no cores");
+        }
+        self.plan.cpu_budget = Some(cores);
+        self
+    }
+
     /// Tells the observer when nothing has moved for `time` while items are inside.
     pub fn stall_after(mut self, time: Duration) -> Self {
         self.plan.stall_after = Some(time);
@@ -622,6 +647,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     fn last_queue(&mut self) -> Queue<Envelope<T>> {
         let capacity = if std::mem::needs_drop::<T>() { 16 } else { 1024 };
         let queue = Queue::bounded(capacity);
+        let of_exit = queue.clone();
+        self.plan.exit = Some(Box::new(move || of_exit.stats()));
         let most = Arc::new(chunk::limit(capacity, 1).into());
         self.join_to(QueueLink { queue: queue.clone(), most });
         let exit = queue.clone();
@@ -705,12 +732,17 @@ impl Plan<'_> {
         let mut core = Core::new(ledger, self.clock, self.stop, self.monitor);
         core.stall_after = self.stall_after;
         core.watch = self.watch.map(Watch::new);
-        core.window = window(&self.nodes).map(|least| self.window.max(least));
         core.journal = self.journal.take();
+        let keeps_order = self.nodes.iter().any(|node| node.settings().ordered);
+        core.least_window = keeps_order.then_some(self.window);
+        core.cores = self.cpu_budget.unwrap_or(core.cores);
+        let leaves_it_to_us = self.nodes.iter().any(|node| node.settings().workers.is_auto());
+        core.is_measured = leaves_it_to_us || core.ledger.observer.is_some();
         let stages =
             self.nodes.iter().map(|node| (node.settings().name.clone(), node.counters().clone()));
         core.monitor.open(core.ledger.clone(), stages.collect());
-        run::run(&core, &self.nodes, self.source, self.close_exit, sink)
+        let exits = run::Exits { close: self.close_exit, look: self.exit.as_ref() };
+        run::run(&core, &self.nodes, self.source, exits, sink)
     }
 
     fn check(&mut self) -> Result<(), Error> {
@@ -731,7 +763,7 @@ impl Plan<'_> {
                 return invalid(format!("two stages are called `{name}`"));
             }
             names.push(name);
-            if settings.workers == Some(0) {
+            if matches!(settings.workers, Workers::Fixed(0) | Workers::UpTo(0)) {
                 return invalid(format!("stage `{name}` has 0 workers"));
             }
             if settings.queue == Some(0) {
@@ -758,19 +790,4 @@ impl Plan<'_> {
             }
         }
     }
-}
-
-/// The most items that may be inside at once so that what an ordered stage
-/// keeps is bounded: twice what fits into the queues and hands anyway, so
-/// that one slow item does not hold up the others at once.
-fn window(nodes: &[Box<dyn Node + '_>]) -> Option<u64> {
-    nodes.iter().any(|node| node.settings().ordered).then(|| {
-        // Behind a fan-in each place holds as many items of the source as a batch.
-        let (mut places, mut in_each) = (0_u64, 1_u64);
-        for node in nodes {
-            places = places.saturating_add(in_each.saturating_mul(node.places() as u64));
-            in_each = in_each.saturating_mul(node.gathers() as u64);
-        }
-        places.saturating_mul(2).saturating_add(64)
-    })
 }

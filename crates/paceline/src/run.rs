@@ -25,7 +25,7 @@ use std::{
 };
 
 use crate::{
-    account::Ledger,
+    account::{Ledger, StageCounters},
     clock::Clock,
     error::Error,
     host::Hosts,
@@ -42,12 +42,19 @@ use crate::{
 pub(crate) mod conductor;
 pub(crate) mod fan_in;
 pub(crate) mod feed;
+pub(crate) mod pacer;
 pub(crate) mod serve_loop;
 pub(crate) mod sink;
 pub(crate) mod stage_loop;
 
 /// What closes the queue before the sink.
 pub(crate) type CloseExit<'a> = Box<dyn FnOnce(&Core) + Send + 'a>;
+
+/// What there is to do with the queue before the sink, if there is one.
+pub(crate) struct Exits<'a> {
+    pub(crate) close: Option<CloseExit<'a>>,
+    pub(crate) look: Option<&'a pacer::Exit<'a>>,
+}
 
 /// Runs the stages from the source to the sink, and returns when every item
 /// is answered and every thread has ended.
@@ -59,19 +66,19 @@ pub(crate) fn run<R>(
     core: &Core,
     nodes: &[Box<dyn Node + '_>],
     mut source: Box<dyn feed::Source<'_> + '_>,
-    close_exit: Option<CloseExit<'_>>,
+    exits: Exits<'_>,
     sink: impl FnOnce(&Core) -> R,
 ) -> Result<(R, Summary), Error> {
-    open(nodes);
+    open(core, nodes);
     let output = thread::scope(|scope| {
         let hosts = Arc::new(Hosts::new(scope, nodes.len(), cores()));
-        let started = start(core, nodes, &mut source, &hosts);
+        let started = start(core, nodes, &mut source, exits.look, &hosts);
         let output = started.map(|()| core.guarded(|| sink(core)));
         if output.is_err() {
             core.stop.kill();
             nodes.iter().for_each(|node| node.abandon(core));
             // No sink takes what comes, and nobody must wait for one.
-            close_exit.into_iter().for_each(|close_exit| close_exit(core));
+            exits.close.into_iter().for_each(|close| close(core));
         }
         block_on(core.quiet.until(|| core.live.load(Ordering::SeqCst) == 0));
         hosts.finish();
@@ -89,13 +96,14 @@ pub(crate) fn run<R>(
     Ok((output.expect("a sink that gives nothing has panicked"), summary))
 }
 
-/// Bounds the queues, from the source on.
-fn open(nodes: &[Box<dyn Node + '_>]) {
+/// Gives the stages their first workers and bounds the queues, from the source on.
+fn open(core: &Core, nodes: &[Box<dyn Node + '_>]) {
     let mut upstream = 1;
-    for node in nodes {
-        node.open(upstream);
-        upstream = node.settings().workers();
+    for (node, bounds) in nodes.iter().zip(pacer::bounds(nodes)) {
+        node.open(upstream, bounds.seed);
+        upstream = bounds.seed;
     }
+    core.fit(nodes);
 }
 
 /// Starts everything: the source, so that workers find items and need not be
@@ -105,6 +113,7 @@ fn start<'s>(
     core: &'s Core,
     nodes: &'s [Box<dyn Node + '_>],
     source: &'s mut Box<dyn feed::Source<'_> + '_>,
+    exit: Option<&'s pacer::Exit<'_>>,
     hosts: &Arc<Hosts<'s, '_>>,
 ) -> Result<(), Error> {
     hosts.on_thread("paceline-source", move || {
@@ -114,7 +123,20 @@ fn start<'s>(
         node.start_missing(hosts, core)?;
     }
     let at_hand = hosts.clone();
-    hosts.on_thread("paceline", move || conductor::conduct(core, nodes, &at_hand))
+    hosts.on_thread("paceline", move || conductor::conduct(core, nodes, exit, &at_hand))
+}
+
+/// The most items that may be inside at once so that what an ordered stage
+/// keeps is bounded: twice what fits into the queues and hands anyway, so
+/// that one slow item does not hold up the others at once.
+fn window(nodes: &[Box<dyn Node + '_>]) -> u64 {
+    // Behind a fan-in each place holds as many items of the source as a batch.
+    let (mut places, mut in_each) = (0_u64, 1_u64);
+    for node in nodes {
+        places = places.saturating_add(in_each.saturating_mul(node.places() as u64));
+        in_each = in_each.saturating_mul(node.gathers() as u64);
+    }
+    places.saturating_mul(2).saturating_add(64)
 }
 
 /// What all parts of a run share.
@@ -124,8 +146,18 @@ pub(crate) struct Core {
     pub(crate) stop: Stop,
     pub(crate) monitor: Monitor,
     pub(crate) journal: Option<Arc<dyn Journal>>,
-    /// The most items that may be inside at once, if a stage keeps the order.
-    pub(crate) window: Option<u64>,
+    /// The least window of items, if a stage keeps the order.
+    pub(crate) least_window: Option<u64>,
+    /// The most items that may be inside at once then.
+    pub(crate) window: AtomicU64,
+    /// Whether somebody wants to know where the time goes while it runs.
+    pub(crate) is_measured: bool,
+    /// How many cores may be used.
+    pub(crate) cores: f64,
+    /// When the source and the sink were at work.
+    pub(crate) source: StageCounters,
+    pub(crate) sink: StageCounters,
+    pub(crate) paced: Mutex<pacer::Paced>,
     /// After how long without any movement the observer is told.
     pub(crate) stall_after: Option<Duration>,
     /// Who watches the polls of `io` stages.
@@ -151,7 +183,13 @@ impl Core {
             stop,
             monitor,
             journal: None,
-            window: None,
+            least_window: None,
+            window: AtomicU64::new(u64::MAX),
+            is_measured: false,
+            cores: cores() as f64,
+            source: StageCounters::default(),
+            sink: StageCounters::default(),
+            paced: Mutex::default(),
             stall_after: None,
             watch: None,
             live: AtomicUsize::new(0),
@@ -162,6 +200,19 @@ impl Core {
             error: Mutex::default(),
             panic: Mutex::default(),
             random: AtomicU64::new(RandomState::new().hash_one(0)),
+        }
+    }
+
+    /// Divides the bounds anew where the number of workers has changed: what
+    /// workers hold in hand counts against the queues on both sides of them.
+    pub(crate) fn fit(&self, nodes: &[Box<dyn Node + '_>]) {
+        let mut upstream = 1;
+        for node in nodes {
+            node.fit(upstream);
+            upstream = node.workers();
+        }
+        if let Some(least) = self.least_window {
+            self.window.store(least.max(window(nodes)), Ordering::Relaxed);
         }
     }
 

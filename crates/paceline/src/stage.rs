@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     task::Waker,
     thread,
@@ -26,10 +26,12 @@ use crate::{
     clock::Clock,
     event::StageState,
     item::{Envelope, Load},
+    meter,
     outlet::{
         Outlet, QueueLink, Slot,
         order::{Order, OrderOutlet},
     },
+    pace::{Bounds, Counts},
     retry::Retry,
     run::Core,
     sync::{Notice, lock},
@@ -66,13 +68,74 @@ impl Kind {
         }
     }
 
-    /// The workers of a stage that does not say how many.
-    fn default_workers(self) -> usize {
+    /// Whether its work is counted on to use a core each.
+    pub(crate) fn computes(self) -> bool {
+        matches!(self, Self::Cpu | Self::Command | Self::Serve)
+    }
+
+    /// What may be decided about the workers of a stage that leaves it to us,
+    /// where `sharing` stages share the cores.
+    fn bounds(self, sharing: usize) -> Bounds {
         match self {
-            Self::Io | Self::Blocking => 16,
-            Self::Cpu | Self::Command | Self::Serve => cores(),
-            Self::Batch => 1,
+            Self::Io => Bounds::io(),
+            Self::Blocking => Bounds::blocking(),
+            Self::Cpu => Bounds::cpu(cores(), sharing),
+            Self::Command => Bounds::command(cores(), sharing),
+            Self::Batch => Bounds::fixed(1),
+            // Their start is dear, so their number stays.
+            Self::Serve => Bounds::fixed(cores()),
         }
+    }
+}
+
+/// How many items a stage works on at once.
+///
+/// ```
+/// use paceline::Workers;
+///
+/// assert_eq!(Workers::from(3), Workers::Fixed(3));
+/// assert_eq!(Workers::auto().max(8), Workers::UpTo(8));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Workers {
+    /// As many as the run finds to be of use, by what it measures; what it
+    /// begins with and the most depend on the kind.
+    #[default]
+    Auto,
+    /// As many as are of use, but no more than this.
+    UpTo(usize),
+    /// So many.
+    Fixed(usize),
+}
+
+impl Workers {
+    /// As many as are of use.
+    #[must_use]
+    pub const fn auto() -> Self {
+        Self::Auto
+    }
+
+    /// No more than `most`. It takes the place of the most that the kind has,
+    /// so it may also be more than that.
+    #[must_use]
+    pub const fn max(self, most: usize) -> Self {
+        match self {
+            Self::Auto | Self::UpTo(_) => Self::UpTo(most),
+            Self::Fixed(workers) if workers <= most => self,
+            Self::Fixed(_) => Self::Fixed(most),
+        }
+    }
+
+    /// Whether it is left to the run.
+    pub(crate) const fn is_auto(self) -> bool {
+        !matches!(self, Self::Fixed(_))
+    }
+}
+
+impl From<usize> for Workers {
+    fn from(workers: usize) -> Self {
+        Self::Fixed(workers)
     }
 }
 
@@ -89,7 +152,7 @@ pub(crate) struct Settings {
     pub(crate) index: usize,
     pub(crate) name: Arc<str>,
     pub(crate) kind: Kind,
-    pub(crate) workers: Option<usize>,
+    pub(crate) workers: Workers,
     pub(crate) queue: Option<usize>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) grace: Duration,
@@ -106,7 +169,7 @@ impl Settings {
             index,
             name: name.into(),
             kind,
-            workers: None,
+            workers: Workers::Auto,
             queue: None,
             timeout: None,
             grace: GRACE,
@@ -115,8 +178,15 @@ impl Settings {
         }
     }
 
-    pub(crate) fn workers(&self) -> usize {
-        self.workers.unwrap_or_else(|| self.kind.default_workers())
+    /// What may be decided about its workers, where `sharing` stages share the cores.
+    pub(crate) fn bounds(&self, sharing: usize) -> Bounds {
+        let bounds = self.kind.bounds(sharing);
+        match self.workers {
+            Workers::Auto => bounds,
+            Workers::UpTo(most) => bounds.at_most(most),
+            Workers::Fixed(workers) if self.kind != Kind::Batch => Bounds::fixed(workers),
+            Workers::Fixed(_) => bounds,
+        }
     }
 }
 
@@ -141,6 +211,10 @@ pub(crate) struct Stage<In> {
     chunk_limit: Arc<AtomicUsize>,
     /// Each keeps its place in the queue meanwhile.
     retries: Mutex<Retries<In>>,
+    /// The threads of its workers, by worker, if somebody wants to look at them.
+    pub(crate) threads: Mutex<BTreeMap<usize, meter::Thread>>,
+    /// Time without a core of threads that have ended, in nanoseconds.
+    pub(crate) queued_before: AtomicU64,
 }
 
 /// Whether a worker lives.
@@ -168,25 +242,25 @@ impl<In> Stage<In> {
             capacity: AtomicUsize::new(1),
             chunk_limit: Arc::new(AtomicUsize::new(1)),
             retries: Mutex::default(),
+            threads: Mutex::default(),
+            queued_before: AtomicU64::new(0),
         }
     }
 
-    /// Sets the bound of the queue and with it the size of chunks.
-    /// `neighbours` are the workers on both sides.
-    pub(crate) fn open(&self, upstream: usize) {
-        let workers = self.settings.workers();
+    /// Sets the number of workers, the bound of the queue, and with them the
+    /// size of chunks; `upstream` workers push into it.
+    pub(crate) fn open(&self, upstream: usize, workers: usize) {
         self.target.store(workers, Ordering::Relaxed);
-        let capacity =
-            self.settings.queue.unwrap_or_else(|| self.default_capacity(upstream, workers));
-        self.capacity.store(capacity, Ordering::Relaxed);
         self.fit(upstream);
     }
 
     /// Divides the capacity between the queue and what workers hold in hand,
     /// its own and the `upstream` ones that push into it.
     pub(crate) fn fit(&self, upstream: usize) {
-        let capacity = self.capacity();
         let workers = self.target.load(Ordering::Relaxed);
+        let capacity =
+            self.settings.queue.unwrap_or_else(|| self.default_capacity(upstream, workers));
+        self.capacity.store(capacity, Ordering::Relaxed);
         let limit = chunk::limit(capacity, upstream + workers);
         self.chunk_limit.store(limit, Ordering::Relaxed);
         self.queue.set_capacity(capacity - (limit - 1) * (upstream + workers));
@@ -294,10 +368,53 @@ impl<In> Stage<In> {
 
     /// How many items may be before it and in it at once.
     pub(crate) fn places(&self) -> usize {
-        let workers = self.settings.workers();
-        let capacity =
-            self.settings.queue.unwrap_or_else(|| self.default_capacity(workers, workers));
-        capacity + workers
+        self.capacity() + self.target.load(Ordering::Relaxed)
+    }
+
+    /// What it has counted up to `now`, but the waits for room, which the next
+    /// queue knows; and the time that others have waited for room in its own.
+    pub(crate) fn counts(&self, now: Duration) -> (Counts, Duration) {
+        let (counters, queue) = (&self.counters, self.queue.stats());
+        let (busy, squares) = counters.busy(now);
+        let fed = counters.sum(|shard| &shard.fed);
+        let cpu = Duration::from_nanos(counters.sum(|shard| &shard.cpu));
+        let (mut cpu, mut queued) = (Some(cpu), None);
+        match self.settings.kind {
+            Kind::Cpu | Kind::Blocking => {
+                let before = self.queued_before.load(Ordering::Relaxed);
+                queued = Some(Duration::from_nanos(before));
+                for thread in lock(&self.threads).values() {
+                    let seen = thread.look();
+                    cpu = cpu.zip(seen).map(|(cpu, (more, _))| cpu + more);
+                    queued = queued.zip(seen).map(|(queued, (_, more))| queued + more);
+                }
+            }
+            Kind::Command => {
+                // Children that ended soon have told all themselves.
+                let elder = now.saturating_sub(OLD_ENOUGH);
+                for pid in counters.children(elder, meter::MOST_CHILDREN) {
+                    cpu = cpu.map(|cpu| cpu + meter::child_cpu(pid));
+                }
+            }
+            Kind::Io => queued = Some(Duration::ZERO),
+            Kind::Serve | Kind::Batch => {}
+        }
+        let answered = counters.sum(|shard| &shard.ok) + counters.sum(|shard| &shard.failed);
+        let counts = Counts {
+            workers: self.target.load(Ordering::Relaxed),
+            entered: fed,
+            done: answered,
+            tries: fed + counters.sum(|shard| &shard.retried),
+            pushback: counters.sum(|shard| &shard.pushback),
+            busy,
+            squares,
+            cpu,
+            waiting_for_core: queued,
+            starved: queue.waited_on_empty,
+            blocked: Duration::ZERO,
+            depth: queue.depth,
+        };
+        (counts, queue.waited_on_full)
     }
 
     fn default_capacity(&self, upstream: usize, workers: usize) -> usize {
@@ -325,6 +442,9 @@ impl<In> Stage<In> {
         }
     }
 }
+
+/// From this age on a child's CPU time is asked for while it runs.
+const OLD_ENOUGH: Duration = Duration::from_millis(100);
 
 /// Cheap values wait in large numbers, so that they can be passed in
 /// batches; what owns something (a file's content, perhaps) in small ones.

@@ -6,8 +6,8 @@ use crate::{
     error::{Error, ErrorKind},
     failure::Failure,
     node::Node,
-    run::Core,
-    stage::{Kind, Stage},
+    run::{Core, pacer::Bounded},
+    stage::{Kind, Stage, Workers},
     stop::StopLevel,
     sync::lock,
     watch::{SlowPoll, Watch},
@@ -51,6 +51,12 @@ pub struct Summary {
     pub longest_poll: Option<SlowPoll>,
     /// The stages, in order.
     pub stages: Vec<StageSummary>,
+    /// What bounded the run for most of the time, if it was long enough to see.
+    pub bounded_by: Option<Bounded>,
+    /// The cores that were in use on average, if that was seen.
+    pub cores_used: Option<f64>,
+    /// The cores that might be used.
+    pub cores: f64,
 }
 
 /// What a stage did in a run. All times are sums over its workers.
@@ -63,6 +69,10 @@ pub struct StageSummary {
     pub kind: Kind,
     /// How many workers it had at the end.
     pub workers: usize,
+    /// The fewest and the most workers that it had.
+    pub workers_range: (usize, usize),
+    /// What its number of workers was to be.
+    pub wanted: Workers,
     /// Items that came to it. Failures carried past it do not count.
     pub fed: u64,
     /// Items it answered with a value.
@@ -105,6 +115,10 @@ impl Summary {
         if let Some(last) = stages.last_mut() {
             last.blocked = core.blocked_at_exit();
         }
+        let paced = lock(&core.paced).clone();
+        for (stage, range) in stages.iter_mut().zip(&paced.ranges) {
+            stage.workers_range = (range.0.min(stage.workers), range.1.max(stage.workers));
+        }
         let mut failures = std::mem::take(&mut *lock(&ledger.failures));
         failures.shrink_to_fit();
         Self {
@@ -118,6 +132,9 @@ impl Summary {
             elapsed: core.clock.now().saturating_sub(core.started),
             longest_poll: core.watch.as_ref().and_then(Watch::longest),
             stages: stages.into_iter().map(|stage| stage.summary).collect(),
+            bounded_by: paced.bounded(),
+            cores_used: paced.cores_used(),
+            cores: core.cores,
         }
     }
 
@@ -209,12 +226,17 @@ impl Measured {
             name: stage.settings.name.to_string(),
             kind: stage.settings.kind,
             workers: stage.target.load(Ordering::Relaxed),
+            workers_range: (
+                stage.target.load(Ordering::Relaxed),
+                stage.target.load(Ordering::Relaxed),
+            ),
+            wanted: stage.settings.workers,
             fed: counters.sum(|shard| &shard.fed),
             ok: counters.sum(|shard| &shard.ok),
             failed: counters.sum(|shard| &shard.failed),
             unfinished: counters.sum(|shard| &shard.unfinished),
             retried: counters.sum(|shard| &shard.retried),
-            busy: Duration::from_nanos(counters.sum(|shard| &shard.busy)),
+            busy: counters.busy(Duration::ZERO).0,
             cpu: Duration::from_nanos(counters.sum(|shard| &shard.cpu)),
             slow_polls: counters.sum(|shard| &shard.slow_polls),
             starved: queue.waited_on_empty,

@@ -16,7 +16,6 @@ use crate::{
     output_file::Target,
     source::{Interrupt, Item, Location, Origin, Step},
     spec::{self, Framing, Pipeline, Python, Serve, Stage, Work, Workers},
-    stages,
     template::{ExpandError, Values},
     words,
 };
@@ -96,9 +95,9 @@ fn is_open(file: &Pipeline) -> bool {
 /// A stage in a line: its name, its kind and what is set.
 fn line(stage: &Stage) -> String {
     let mut line = format!("`{}`: {}", harmless(stage.name.as_bytes()), stage.work.key());
-    let workers = stages::workers(stage);
     let _ = match stage.workers {
-        Workers::Auto => write!(line, ", workers auto ({workers})"),
+        Workers::Auto => write!(line, ", workers auto"),
+        Workers::UpTo(most) => write!(line, ", workers auto, at most {most}"),
         Workers::Fixed(workers) => write!(line, ", workers {workers}"),
     };
     if let Some(timeout) = stage.timeout {

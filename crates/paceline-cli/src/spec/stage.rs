@@ -105,6 +105,12 @@ fn read_to(value: &Value<'_>, scope: &Scope<'_>) -> Result<Template, Fault> {
 }
 
 fn workers(value: &Value<'_>) -> Result<Workers, Fault> {
+    if value.is_table() {
+        let table = value.table()?;
+        table.check_keys(&["max"])?;
+        let most = table.require("max", "write `workers = { max = 8 }`")?;
+        return count(&most, MOST_WORKERS).map(Workers::UpTo);
+    }
     if !value.is_string() {
         return count(value, MOST_WORKERS).map(Workers::Fixed);
     }

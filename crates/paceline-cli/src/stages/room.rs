@@ -4,6 +4,7 @@
 //! says too little to be exact (who knows what else is open), so that the
 //! engine waits where a descriptor is lacking all the same.
 
+use paceline::{Workers, pace::Bounds};
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
@@ -27,8 +28,11 @@ pub(super) fn of_each_job(stage: &Stage) -> u64 {
 /// Cuts the workers of the stages that start processes, so that all of them
 /// together find room, and says so. Each keeps at least one. Each width comes
 /// with the files of a job.
-pub(super) fn fit(widths: &mut [(&mut usize, u64)], console: &Console) {
-    let files: u128 = widths.iter().map(|(width, each)| files(**width, *each)).sum();
+///
+/// A stage that finds its own width has room for as many as it may come to;
+/// where there is less, that is no news to anybody.
+pub(super) fn fit(widths: &mut [(&mut Workers, u64)], console: &Console) {
+    let files: u128 = widths.iter().map(|(width, each)| files(most(width), *each)).sum();
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     if files <= room(limit) {
         return;
@@ -39,16 +43,35 @@ pub(super) fn fit(widths: &mut [(&mut usize, u64)], console: &Console) {
     if files <= room {
         return;
     }
-    let wanted: usize = widths.iter().map(|(width, _)| **width).sum();
+    let sum = |widths: &[(&mut Workers, u64)]| -> usize {
+        widths.iter().map(|(width, _)| if is_said(width) { most(width) } else { 0 }).sum()
+    };
+    let wanted = sum(widths);
     for (width, _) in widths.iter_mut() {
-        **width = share(**width, files, room);
+        **width = width.max(share(most(width), files, room));
     }
-    let jobs: usize = widths.iter().map(|(width, _)| **width).sum();
+    let jobs = sum(widths);
+    if jobs == wanted {
+        return;
+    }
     let noun = if jobs == 1 { "job" } else { "jobs" };
     console.line(&format!(
         "note: {jobs} {noun} at once and not {wanted}, since only {limit} files may be open; see \
          `ulimit -n`"
     ));
+}
+
+/// The most jobs at once of a stage.
+fn most(width: &Workers) -> usize {
+    match *width {
+        Workers::Fixed(workers) | Workers::UpTo(workers) => workers,
+        _ => Bounds::command(paceline::cores(), 1).most,
+    }
+}
+
+/// Whether the user has asked for this width.
+fn is_said(width: &Workers) -> bool {
+    matches!(width, Workers::Fixed(_))
 }
 
 fn files(width: usize, each: u64) -> u128 {

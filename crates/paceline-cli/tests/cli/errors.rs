@@ -216,7 +216,7 @@ fn check_shows_the_stages_and_the_first_items_commands_and_runs_nothing() {
         pipeline `all`
         first item: 'a b/c.png'
 
-        stage `get`: fetch, workers auto ([n]), up to 3 attempts
+        stage `get`: fetch, workers auto, up to 3 attempts
             fetch https://example.org/a%20b/c.png
             to work/c.png
 
@@ -224,10 +224,10 @@ fn check_shows_the_stages_and_the_first_items_commands_and_runs_nothing() {
             resize to fit 64 x any
             to small/c.jpg
 
-        stage `send`: put, workers auto ([n])
+        stage `send`: put, workers auto
             put s3://bucket/c.jpg
 
-        stage `sum`: pipe, workers auto ([n]), timeout 30s
+        stage `sum`: pipe, workers auto, timeout 30s
             gzip -nc small/c.jpg | sha256sum
 
         stage `say`: shell, workers 1, batches of 9, ordered

@@ -5,6 +5,7 @@ mod chains;
 mod endings;
 mod life;
 mod order;
+mod pace;
 mod phases;
 mod retries;
 mod shared_state;

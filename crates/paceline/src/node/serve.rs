@@ -1,6 +1,9 @@
 //! A stage of long-lived worker processes, as the run sees it.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{Life, Node, guarded};
 use crate::{
@@ -10,6 +13,7 @@ use crate::{
     host::Hosts,
     journal::Hooks,
     outlet::order::Order,
+    pace::Counts,
     run::{Core, serve_loop::ServeLoop},
     stage::{Settings, Stage, WayOut},
     summary::Measured,
@@ -43,8 +47,8 @@ where
         &self.stage.counters
     }
 
-    fn open(&self, upstream: usize) {
-        self.stage.open(upstream);
+    fn open(&self, upstream: usize, workers: usize) {
+        self.stage.open(upstream, workers);
         if self.stage.settings.ordered {
             self.way_out.order.get_or_init(Order::new);
         }
@@ -106,5 +110,9 @@ where
 
     fn measured(&self) -> Measured {
         Measured::of(&self.stage)
+    }
+
+    fn counts(&self, now: Duration) -> (Counts, Duration) {
+        self.stage.counts(now)
     }
 }

@@ -31,6 +31,9 @@ const LONGEST_LIFE: Duration = Duration::from_secs(60);
 /// How long a cap is lifted for a look whether there is room again.
 const TRIAL: Duration = Duration::from_secs(2);
 
+/// After so many cuts that did not make refusals rarer, they are not heeded for a while.
+const VAIN_CUTS: u32 = 3;
+
 /// How often, at first and at last, workers are taken away to see whether that costs anything.
 const PROBE_AFTER: Duration = Duration::from_secs(3);
 const PROBE_AT_MOST: Duration = Duration::from_secs(30);
@@ -66,7 +69,12 @@ pub(super) struct Outside {
     life: Duration,
     probe_at: Duration,
     probe_every: Duration,
-    cut_at: Option<Duration>,
+    /// When it was cut since it was refused, and what part of the attempts had been.
+    cut: Option<(Duration, f64)>,
+    /// How often in a row a cut has not made refusals rarer.
+    vain_cuts: u32,
+    /// Until when refusals are not heeded: fewer workers do not make them rarer.
+    deaf_until: Duration,
     /// Surveys in a row whose rate is not what it was at this number in service.
     strange: u32,
 }
@@ -79,7 +87,9 @@ impl Default for Outside {
             life: LIFE,
             probe_at: PROBE_AFTER,
             probe_every: PROBE_AFTER,
-            cut_at: None,
+            cut: None,
+            vain_cuts: 0,
+            deaf_until: Duration::ZERO,
             strange: 0,
         }
     }
@@ -184,11 +194,26 @@ impl Outside {
 
     /// Cuts what the outside has refused, once for all refusals of one moment,
     /// to what it had taken: `in_service` of `workers`.
-    pub(super) fn pushed_back(&mut self, at: Duration, workers: usize, in_service: f64) -> bool {
-        if self.cut_at.is_some_and(|cut| at.saturating_sub(cut) < Duration::from_millis(500)) {
+    pub(super) fn pushed_back(&mut self, at: Duration, workers: usize, seen: &Estimate) -> bool {
+        let Estimate { in_service, pushback, .. } = *seen;
+        if at < self.deaf_until {
             return false;
         }
-        self.cut_at = Some(at);
+        if let Some((cut, before)) = self.cut {
+            if at.saturating_sub(cut) < Duration::from_millis(500) {
+                return false;
+            }
+            let is_vain = at.saturating_sub(cut) < LIFE * 3 / 4 && pushback > 0.7 * before;
+            self.vain_cuts = if is_vain { self.vain_cuts + 1 } else { 0 };
+        }
+        if self.vain_cuts >= VAIN_CUTS {
+            // It refuses some however few ask: that is how it is, and no reason to starve.
+            self.forget(at);
+            (self.vain_cuts, self.cut) = (0, None);
+            self.deaf_until = at + LONGEST_LIFE;
+            return false;
+        }
+        self.cut = Some((at, pushback));
         self.cells.clear();
         let workers = workers as f64;
         self.cap_at(at, (0.9 * in_service).clamp(0.5 * workers, 0.9 * workers).max(1.0));
@@ -279,7 +304,7 @@ mod tests {
         assert!(!outside.judge(7 * SECOND, 0.5), "it holds for a while");
         outside.judge(9 * SECOND, 0.5);
         assert!(outside.limit(512) > cap, "then there is another look");
-        outside.note(10 * SECOND, &seen(1.35 * cap as f64, 600.0), 2.0);
+        outside.note(10 * SECOND, &seen(1.35 * cap as f64, 600.0), 1.0);
         outside.judge(12 * SECOND, 0.5);
         assert_eq!(outside.limit(512), cap, "still full");
     }
@@ -294,9 +319,27 @@ mod tests {
         assert_eq!(outside.limit(512), 512);
         outside.cap_at(4 * SECOND, 32.0);
         outside.judge(9 * SECOND, 0.5);
-        outside.note(10 * SECOND, &seen(44.0, 2200.0), 2.0);
+        outside.note(10 * SECOND, &seen(44.0, 2200.0), 1.0);
         outside.judge(12 * SECOND, 0.5);
         assert_eq!(outside.limit(512), 512, "more gave more");
+    }
+
+    #[test]
+    fn refusals_that_cuts_do_not_make_rarer_are_not_heeded() {
+        let mut outside = Outside::default();
+        let refusing = Estimate { in_service: 30.0, pushback: 0.05, ..Estimate::default() };
+        let cuts = (0..20).filter(|&second| outside.pushed_back(SECOND * second, 32, &refusing));
+        assert_eq!(cuts.count(), 1 + VAIN_CUTS as usize - 1);
+        assert_eq!(outside.limit(512), 512, "the last cut is taken back");
+    }
+
+    #[test]
+    fn a_refusal_cuts_to_what_was_taken_once_a_moment() {
+        let mut outside = Outside::default();
+        let refusing = Estimate { in_service: 10.0, pushback: 0.3, ..Estimate::default() };
+        assert!(outside.pushed_back(SECOND, 16, &refusing));
+        assert_eq!(outside.limit(512), 9);
+        assert!(!outside.pushed_back(SECOND + SECOND / 10, 16, &refusing), "the same moment");
     }
 
     #[test]

@@ -13,13 +13,17 @@ use std::{
     time::Duration,
 };
 
-use super::Core;
+use super::{
+    Core,
+    pacer::{Exit, Pacer},
+};
 use crate::{host::Hosts, node::Node, stop::StopLevel, sync::Bell};
 
 /// Keeps a run going until it is over.
 pub(crate) fn conduct<'s>(
     core: &'s Core,
     nodes: &'s [Box<dyn Node + '_>],
+    exit: Option<&Exit<'_>>,
     hosts: &Arc<Hosts<'s, '_>>,
 ) {
     let bell = core.bell.get_or_init(Bell::here);
@@ -30,10 +34,10 @@ pub(crate) fn conduct<'s>(
         watch.set_bell(bell);
     }
     fence(Ordering::SeqCst);
-    let mut stall = Stall::new(core, nodes);
+    let mut watches = Watches { stall: Stall::new(core, nodes), pacer: Pacer::new(core, nodes) };
     while core.is_over.get().is_none() {
         // An observer that panics must not end the only one who stops the run.
-        if let Some(next) = core.guarded(|| look(core, nodes, hosts, &mut stall)) {
+        if let Some(next) = core.guarded(|| look(core, nodes, exit, hosts, &mut watches)) {
             bell.wait(next);
         }
     }
@@ -43,21 +47,24 @@ pub(crate) fn conduct<'s>(
 fn look<'s>(
     core: &'s Core,
     nodes: &'s [Box<dyn Node + '_>],
+    exit: Option<&Exit<'_>>,
     hosts: &Arc<Hosts<'s, '_>>,
-    stall: &mut Stall,
+    watches: &mut Watches,
 ) -> Option<Duration> {
     let next = core.clock.fire_due();
     if core.stop.level() >= StopLevel::Halt {
         nodes.iter().for_each(|node| node.abandon(core));
     }
     resize(core, nodes);
+    let look_again = watches.pacer.as_mut().and_then(|pacer| pacer.look(core, nodes, exit));
     for node in nodes {
         node.release_due(core);
         // A worker that cannot be started now is tried again with the next bell; the
         // others do its work meanwhile.
         drop(node.start_missing(hosts, core));
     }
-    [next, stall.look(core, nodes), look_at_polls(core, nodes)].into_iter().flatten().min()
+    let others = [look_again, watches.stall.look(core, nodes), look_at_polls(core, nodes)];
+    others.into_iter().chain([next]).flatten().min()
 }
 
 /// Tells the observer of polls that take too long, and returns when to look again.
@@ -83,12 +90,13 @@ fn resize(core: &Core, nodes: &[Box<dyn Node + '_>]) {
             node.resize(workers);
         }
     }
-    // What workers hold in hand counts against the queues on both sides of them.
-    let mut upstream = 1;
-    for node in nodes {
-        node.fit(upstream);
-        upstream = node.workers();
-    }
+    core.fit(nodes);
+}
+
+/// Who looks at the run from time to time.
+struct Watches {
+    stall: Stall,
+    pacer: Option<Pacer>,
 }
 
 /// Looks whether anything moves.

@@ -78,8 +78,11 @@ impl<T> Feed<'_, T> {
         let mut chunk = Chunk::new();
         while let Some(room) = self.admitted().await {
             let started = self.core.clock.now();
+            let serving = self.core.source.shard(0).serve(started, &self.core.clock);
             let is_at_end = self.gather(items, chunk.size(room), &chunk)?;
-            chunk.took(self.outbox.len().max(1), self.core.clock.now().saturating_sub(started));
+            let ended = self.core.clock.now();
+            serving.end(ended);
+            chunk.took(self.outbox.len().max(1), ended.saturating_sub(started));
             self.hand_over().await;
             if is_at_end {
                 // A source may give up waiting because the run is being stopped.
@@ -136,10 +139,12 @@ impl<T> Feed<'_, T> {
     async fn admitted(&mut self) -> Option<usize> {
         let Core { ledger, stop, window, .. } = self.core;
         let mut room = self.outlet.most();
-        if let Some(window) = *window {
-            let has_room = ledger.has_ended.until(|| ledger.in_flight() < window);
+        if self.core.least_window.is_some() {
+            // It may change with the number of workers.
+            let window = || window.load(Ordering::Relaxed);
+            let has_room = ledger.has_ended.until(|| ledger.in_flight() < window());
             first(has_room, stop.reached(StopLevel::Drain)).await;
-            let left = window.saturating_sub(ledger.in_flight());
+            let left = window().saturating_sub(ledger.in_flight());
             room = room.min(usize::try_from(left).unwrap_or(usize::MAX));
         }
         (stop.level() == StopLevel::None).then_some(room)

@@ -25,8 +25,11 @@ pub(crate) async fn drain<T>(
     while queue.pop_batch_async(&mut inbox, chunk.size(chunk::MOST)).await.is_ok() {
         see_recorded(core, &mut inbox).await;
         let (items, started) = (inbox.len(), core.clock.now());
+        let serving = core.sink.shard(0).serve(started, &core.clock);
         core.ledger.end_all(&mut inbox, &mut take);
-        chunk.took(items, core.clock.now().saturating_sub(started));
+        let ended = core.clock.now();
+        serving.end(ended);
+        chunk.took(items, ended.saturating_sub(started));
     }
     core.note_blocked_at_exit(queue.stats().waited_on_full);
     std::mem::forget(guard);

@@ -25,10 +25,11 @@ use crate::{
     failure::{Failure, FailureKind, Fault},
     item::{Again, Ending, Envelope, ItemId, Load},
     journal::{Answered, Hooks, Recalled, Record, last_entry, recorded},
+    meter::Thread,
     outlet::Outlet,
     stage::{Kind, Stage},
     stop::StopLevel,
-    sync::{Either, first},
+    sync::{Either, first, lock},
     watch::{Seat, Watch},
     worker::{Attempt, Surroundings, Work, panic_message},
 };
@@ -57,6 +58,8 @@ pub(crate) struct StageLoop<'s, In, Out, W> {
     ok: u64,
     /// CPU time of the thread that the counters know of, in nanoseconds.
     cpu_seen: u64,
+    /// Its thread, if somebody wants to look at it.
+    thread: Option<Thread>,
     /// Where its event loop says what it polls, if somebody is to be told of it.
     seat: Option<Arc<Seat>>,
 }
@@ -88,6 +91,11 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
             // A worker stays on its event loop.
             self.seat = self.core.watch.as_ref().map(Watch::seat);
         }
+        if self.on_thread && self.core.is_measured {
+            let thread = Thread::here();
+            lock(&self.stage.threads).insert(self.worker, thread.clone());
+            self.thread = Some(thread);
+        }
         let mut inbox = Held::new(ledger.clone(), Some(self.stage.counters.clone()));
         let mut outbox = Held::new(ledger.clone(), None);
         let mut chunk = Chunk::new();
@@ -104,14 +112,18 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
             // Without a wait in between, a chunk starts when the one before has ended.
             let started = if has_waited { self.core.clock.now() } else { ended };
             let mut blocked = Duration::ZERO;
+            let mut serving = self.shard().serve(started, &self.core.clock);
             while !inbox.is_empty() {
                 if !outbox.is_empty()
                     && (chunk.is_slow() || outlet.is_wanted())
                     && !outlet.try_push(&mut outbox)
                 {
                     let full_since = self.core.clock.now();
+                    serving.end(full_since);
                     outlet.push(&mut outbox).await;
-                    blocked += self.core.clock.now().saturating_sub(full_since);
+                    let now = self.core.clock.now();
+                    serving = self.shard().serve(now, &self.core.clock);
+                    blocked += now.saturating_sub(full_since);
                 }
                 if self.is_plain {
                     let few = inbox.len().min(chunk.at_a_stretch());
@@ -121,6 +133,7 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
                 }
             }
             ended = self.core.clock.now();
+            serving.end(ended);
             let busy = ended.saturating_sub(started).saturating_sub(blocked);
             chunk.took(items, busy);
             self.shard().served(items as u64, busy / items as u32);
@@ -251,6 +264,9 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
                 Ok(value) => return Some(self.done(id, value, tries, service)),
                 Err(fault) => fault,
             };
+            if fault.is_pushback() {
+                self.shard().pushback.fetch_add(1, Ordering::Relaxed);
+            }
             let may_try = !fault.is_permanent() && !self.was_stopped(&fault);
             let Some((again, delay)) = spare.filter(|_| may_try) else {
                 return Some(self.given_up(id, fault, tries, service));
@@ -307,6 +323,9 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
     fn read_cpu(&mut self) {
         let used = clock_gettime(ClockId::ThreadCPUTime);
         let nanos = used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64;
+        if let Some(thread) = &self.thread {
+            thread.counted.store(nanos, Ordering::Relaxed);
+        }
         self.shard().cpu.fetch_add(nanos - self.cpu_seen, Ordering::Relaxed);
         self.cpu_seen = nanos;
     }
@@ -339,6 +358,7 @@ impl<'s, In: Send, Out, W> StageLoop<'s, In, Out, W> {
             is_plain,
             ok: 0,
             cpu_seen: 0,
+            thread: None,
             seat: None,
         }
     }
@@ -465,5 +485,24 @@ fn carried_on<In, Out>(id: ItemId, load: Load<In>) -> Envelope<Out> {
     match load {
         Load::Failed(failure) => Envelope::new(id, Load::Failed(failure)),
         _ => Envelope::new(id, Load::Unfinished),
+    }
+}
+
+impl<In, Out, W> StageLoop<'_, In, Out, W> {
+    /// Nobody looks at this thread any more.
+    fn leave_thread(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        let mut threads = lock(&self.stage.threads);
+        if let Some((_, queued)) = thread.look() {
+            let nanos = u64::try_from(queued.as_nanos()).unwrap_or(u64::MAX);
+            self.stage.queued_before.fetch_add(nanos, Ordering::Relaxed);
+        }
+        threads.remove(&self.worker);
+    }
+}
+
+impl<In, Out, W> Drop for StageLoop<'_, In, Out, W> {
+    fn drop(&mut self) {
+        self.leave_thread();
     }
 }

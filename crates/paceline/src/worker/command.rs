@@ -17,9 +17,10 @@ use paceline_process::{Chain, Child, Command, Error, ErrorKind, ExitError, Outpu
 
 use super::{Attempt, Surroundings, Work, cancelled, panic_message, timed_out};
 use crate::{
+    account::Shard,
     failure::{BoxError, FailureKind, Fault},
     stop::StopLevel,
-    sync::{Either, first},
+    sync::{Either, first, lock},
 };
 
 /// How long the output of a child that has ended may be held open by a descendant.
@@ -107,7 +108,9 @@ where
 {
     async fn attempt(&self, item: In, surroundings: &Surroundings<'_>) -> Result<J::Out, Fault> {
         let (mut child, state, item) = self.start(item, surroundings).await?;
+        let running = Running::of(&child, surroundings);
         let why_not = supervise(&mut child, surroundings).await;
+        drop(running);
         ENDED.fetch_add(1, Ordering::Relaxed);
         let why_not = why_not?;
         let Some(output) = child.into_output() else {
@@ -119,6 +122,26 @@ where
             Some(fault) => Err(caught(|| Ok(self.0.stopped(&item, state, output, fault)))?),
             None => caught(|| self.0.finish(item, state, output)),
         }
+    }
+}
+
+/// A child whose CPU time may be asked for while it runs.
+struct Running<'s> {
+    shard: &'s Shard,
+    pid: u32,
+}
+
+impl<'s> Running<'s> {
+    fn of(child: &Child, surroundings: &Surroundings<'s>) -> Self {
+        let (shard, pid) = (surroundings.shard, child.id());
+        lock(&shard.children).push((pid, surroundings.clock.now()));
+        Self { shard, pid }
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        lock(&self.shard.children).retain(|(pid, _)| *pid != self.pid);
     }
 }
 

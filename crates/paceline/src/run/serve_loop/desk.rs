@@ -190,7 +190,9 @@ where
 
     fn stage_served(&mut self, answers: u64, each: Duration) {
         self.books.count_ok();
-        self.books.shard().served(answers, each);
+        let shard = self.books.shard();
+        shard.served(answers, each);
+        shard.was_busy(each * u32::try_from(answers).unwrap_or(u32::MAX));
     }
 
     /// Settles the answers that a dead worker had written down and not sent,

@@ -1,0 +1,344 @@
+//! What follows from a survey: growth, shrinking, and experiments.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        decision::{Decision, Survey, Why},
+        measure::{Estimate, Snapshot},
+        solve::{Bound, Demand, Solution, solve},
+    },
+    CORES_SATURATED, Controller, LEAST_SLACK, MOST_SLACK, RAISE_AGAIN, SATURATED, SHRINK_AFTER,
+    TICK, TICK_AT_FIRST, YOUNG,
+    stage::Experiment,
+};
+
+/// What a decision is made of.
+pub(super) struct View<'a> {
+    pub(super) now: &'a Snapshot,
+    pub(super) smooth: &'a [Option<Estimate>],
+    pub(super) limits: &'a [usize],
+    pub(super) solution: &'a Solution,
+    pub(super) cores: f64,
+    pub(super) age: Duration,
+}
+
+impl Controller {
+    pub(super) fn decide(
+        &mut self,
+        view: &View<'_>,
+        survey: &Survey,
+        seconds: f64,
+    ) -> Vec<Decision> {
+        let at = view.now.at;
+        if let Some(decisions) = self.resolve(view, survey, seconds) {
+            return decisions;
+        }
+        if let Some(decisions) = self.refused(at, survey) {
+            return decisions;
+        }
+        let mut cut = Vec::new();
+        for (place, stage) in self.stages.iter_mut().enumerate() {
+            let Some(seen) = survey.estimates[place].as_ref() else { continue };
+            let is_outside = seen.cpu_share() <= 0.7 && !stage.bounds.is_fixed;
+            if is_outside && stage.outside.judge(at, seen.spread) {
+                let to = stage.outside.limit(stage.workers);
+                cut.push((place, to));
+            }
+        }
+        if cut.iter().any(|&(place, to)| to < self.stages[place].workers) {
+            return self.set(cut, Why::Full);
+        }
+        let (used, reach) = self.used(view, survey);
+        if let Some(decisions) = self.grow(view, reach) {
+            return decisions;
+        }
+        if let Some(decisions) = self.more_slack(view, used, reach, seconds) {
+            return decisions;
+        }
+        if let Some(decisions) = self.shrink(view) {
+            return decisions;
+        }
+        self.experiment_with(view, survey, used)
+    }
+
+    /// Where what bounds the rate is not used to the full, and more of it is
+    /// not needed, chance must be to blame: more slack against it.
+    fn more_slack(
+        &mut self,
+        view: &View<'_>,
+        used: f64,
+        reach: f64,
+        seconds: f64,
+    ) -> Option<Vec<Decision>> {
+        let full = match view.solution.bound {
+            Bound::Cores => CORES_SATURATED,
+            Bound::Stage(_) => SATURATED,
+        };
+        if used != reach {
+            return None;
+        }
+        let (sum, time) = (self.use_since.0 + used * seconds, self.use_since.1 + seconds);
+        self.use_since = (sum, time);
+        let enough = if view.age < YOUNG { 0.3 } else { 1.0 };
+        if time < enough {
+            return None;
+        }
+        self.use_since = (0.0, 0.0);
+        let (mean, at) = (sum / time, view.now.at);
+        self.is_used = mean >= full;
+        if let Some(before) = self.before_raise.take()
+            && mean < before + 0.01
+        {
+            self.no_raise = (at + self.no_raise.1, (self.no_raise.1 * 2).min(6 * RAISE_AGAIN));
+        }
+        if self.is_used || at < self.no_raise.0 {
+            return None;
+        }
+        while self.slack < MOST_SLACK {
+            self.slack = (self.slack + 0.25).min(MOST_SLACK);
+            let wanted = solve(&self.demands_again(view), view.cores, self.slack).workers;
+            let more = wanted.into_iter().enumerate();
+            let more = more.filter(|&(place, wanted)| wanted > self.stages[place].workers);
+            let decisions = self.set(more.collect(), Why::Slack);
+            // One more of many would tell nothing.
+            if decisions.iter().any(|it| it.to as f64 >= 1.1 * it.from as f64 + 0.5) {
+                self.before_raise = Some(mean);
+                return Some(decisions);
+            }
+        }
+        None
+    }
+
+    /// How much of what bounds the rate is used: of what is there, and of what may be.
+    fn used(&self, view: &View<'_>, survey: &Survey) -> (f64, f64) {
+        match view.solution.bound {
+            Bound::Cores => (survey.cores_used / survey.cores, survey.cores_used / survey.cores),
+            Bound::Stage(place) => {
+                let seen = survey.estimates[place].unwrap_or_default();
+                let busy = seen.in_service + seen.queued * seen.rate;
+                let workers = self.stages[place].workers.max(1) as f64;
+                (busy / workers, busy / view.limits[place].max(1) as f64)
+            }
+        }
+    }
+
+    fn grow(&mut self, view: &View<'_>, reach: f64) -> Option<Vec<Decision>> {
+        let wants = |place: usize, wanted: usize| {
+            let stage = &self.stages[place];
+            !stage.bounds.is_fixed && wanted as f64 >= 1.1 * stage.workers as f64 + 0.5
+        };
+        let wanted = || view.solution.workers.iter().copied().enumerate();
+        if reach >= 0.97 || !wanted().any(|(place, wanted)| wants(place, wanted)) {
+            return None;
+        }
+        let grown = wanted().filter(|&(place, wanted)| wanted > self.stages[place].workers);
+        let grown: Vec<_> = grown.collect();
+        Some(self.set(grown, Why::Needed(view.solution.bound)))
+    }
+
+    fn shrink(&mut self, view: &View<'_>) -> Option<Vec<Decision>> {
+        let mut shrunk = Vec::new();
+        for (place, stage) in self.stages.iter_mut().enumerate() {
+            let wanted = view.solution.workers[place];
+            let is_seen = view.smooth[place].as_ref().is_some_and(|seen| seen.done >= 8.0);
+            let is_idle = is_seen && wanted as f64 <= 0.85 * stage.workers as f64 - 0.75;
+            if !is_idle || stage.bounds.is_fixed {
+                stage.idle = None;
+                continue;
+            }
+            let (since, votes, most) = stage.idle.unwrap_or((view.now.at, 0, 1));
+            let (votes, most) = (votes + 1, most.max(wanted));
+            stage.idle = Some((since, votes, most));
+            if votes >= 3 && view.now.at.saturating_sub(since) >= SHRINK_AFTER {
+                stage.idle = None;
+                let least = (0.6 * stage.workers as f64).ceil() as usize;
+                shrunk.push((place, most.max(least)));
+            }
+        }
+        (!shrunk.is_empty()).then(|| self.set(shrunk, Why::Idle))
+    }
+
+    /// Cuts the stages whose outside has refused attempts.
+    fn refused(&mut self, at: Duration, survey: &Survey) -> Option<Vec<Decision>> {
+        let mut cut = Vec::new();
+        for (place, stage) in self.stages.iter_mut().enumerate() {
+            let Some(seen) = survey.estimates[place].as_ref() else { continue };
+            let refused = seen.pushback > 0.02 && !stage.bounds.is_fixed;
+            if refused && stage.outside.pushed_back(at, stage.workers, seen) {
+                cut.push((place, stage.outside.limit(stage.workers)));
+            }
+        }
+        (!cut.is_empty()).then(|| self.set(cut, Why::Refused))
+    }
+
+    /// Tries whether fewer workers do as well.
+    fn experiment_with(&mut self, view: &View<'_>, survey: &Survey, used: f64) -> Vec<Decision> {
+        let at = view.now.at;
+        if view.age < YOUNG / 2 || self.experiment.is_some() {
+            return Vec::new();
+        }
+        let is_loaded = survey.cores_used > 0.9 * survey.cores;
+        for place in 0..self.stages.len() {
+            let stage = &self.stages[place];
+            let Some(seen) = survey.estimates[place].as_ref() else { continue };
+            let hides = is_loaded && view.now.stages[place].waiting_for_core.is_none();
+            let may = !stage.bounds.is_fixed
+                && view.solution.bound == Bound::Stage(place)
+                && stage.workers >= 4
+                && seen.cpu_share() <= 0.5
+                && seen.starved + seen.blocked < 0.1
+                && !hides
+                && stage.outside.wants_probe(at);
+            if let Some((rate, done)) = stage.outside.rate_at(seen.in_service)
+                && may
+                && done >= 40.0
+            {
+                let before = stage.workers;
+                self.experiment = Some(Experiment::Probe {
+                    stage: place,
+                    before,
+                    rate,
+                    seen: Estimate::default(),
+                    seconds: 0.0,
+                    until: at + Duration::from_secs(3),
+                });
+                return self.set(vec![(place, before * 3 / 4)], Why::Probe);
+            }
+        }
+        let quiet = at.saturating_sub(self.steady_since) >= Duration::from_secs(2);
+        let may_trim = self.is_used || at < self.no_raise.0;
+        if quiet && may_trim && at >= self.trim_at && self.slack > LEAST_SLACK {
+            let slack = self.slack;
+            self.slack = (slack * 0.7).max(LEAST_SLACK);
+            let solution = solve(&self.demands_again(view), view.cores, self.slack);
+            let fewer: Vec<_> = (0..self.stages.len())
+                .filter(|&place| !self.stages[place].bounds.is_fixed)
+                .map(|place| (place, solution.workers[place].min(self.stages[place].workers)))
+                .collect();
+            let before = self.workers();
+            let decisions = self.set(fewer, Why::Trim);
+            self.trim_at = at + self.trim_every;
+            if !decisions.is_empty() {
+                self.experiment =
+                    Some(Experiment::Trim { before, slack, used, seconds: 0.0, sum: 0.0 });
+            }
+            return decisions;
+        }
+        Vec::new()
+    }
+
+    fn demands_again(&self, view: &View<'_>) -> Vec<Demand> {
+        let visits = self.visits();
+        (0..self.stages.len())
+            .map(|place| {
+                let seen = view.smooth[place].as_ref();
+                self.demand(place, seen, visits[place], view.limits[place], false)
+            })
+            .collect()
+    }
+
+    /// Ends the experiment under way if it has an outcome; `None` lets other decisions be made.
+    fn resolve(&mut self, view: &View<'_>, survey: &Survey, seconds: f64) -> Option<Vec<Decision>> {
+        let at = view.now.at;
+        match self.experiment.take()? {
+            Experiment::Grown { before, rates } => {
+                if !rates.is_surely_better_than(&self.rates) {
+                    return None;
+                }
+                let back: Vec<_> = before.into_iter().enumerate().collect();
+                for &(place, workers) in &back {
+                    let stage = &mut self.stages[place];
+                    if stage.workers > workers {
+                        stage.worse = Some((stage.workers, at + Duration::from_secs(10)));
+                    }
+                }
+                let rates = std::mem::take(&mut self.rates);
+                self.experiment = Some(Experiment::Reverted { rates });
+                Some(self.set(back, Why::Slower))
+            }
+            Experiment::Reverted { rates } => {
+                if self.rates.mean() < 1.05 * rates.mean() {
+                    // It is as slow as with more: something else has happened.
+                    self.stages.iter_mut().for_each(|stage| stage.worse = None);
+                }
+                None
+            }
+            Experiment::Probe { stage: place, before, rate, mut seen, seconds: so_far, until } => {
+                let now = survey.estimates[place].unwrap_or_default();
+                let total = so_far + seconds;
+                seen.done += now.done;
+                seen.in_service = (seen.in_service * so_far + now.in_service * seconds) / total;
+                if seen.done < 150.0 && at < until {
+                    let seconds = total;
+                    self.experiment = Some(Experiment::Probe {
+                        stage: place,
+                        before,
+                        rate,
+                        seen,
+                        seconds,
+                        until,
+                    });
+                    return Some(Vec::new());
+                }
+                let is_full = seen.done / total > 0.94 * rate;
+                let stage = &mut self.stages[place];
+                stage.outside.probed(at, is_full, seen.in_service);
+                if is_full {
+                    return None;
+                }
+                Some(self.set(vec![(place, before)], Why::NoProbe))
+            }
+            Experiment::Trim { before, slack, used, seconds: so_far, sum } => {
+                let (now, _) = self.used(view, survey);
+                let (total, sum) = (so_far + seconds, sum + now * seconds);
+                if total < 1.0 {
+                    let seconds = total;
+                    self.experiment = Some(Experiment::Trim { before, slack, used, seconds, sum });
+                    return Some(Vec::new());
+                }
+                if sum / total >= used.min(CORES_SATURATED) - 0.01 {
+                    self.trim_every = Duration::from_secs(4);
+                    return None;
+                }
+                self.slack = slack;
+                self.trim_every = (self.trim_every * 2).min(Duration::from_secs(30));
+                self.trim_at = at + self.trim_every;
+                Some(self.set(before.into_iter().enumerate().collect(), Why::NoTrim))
+            }
+        }
+    }
+
+    /// Makes decisions of those numbers that are new.
+    fn set(&self, wanted: Vec<(usize, usize)>, why: Why) -> Vec<Decision> {
+        let differs = |&(place, to): &(usize, usize)| {
+            let stage = &self.stages[place];
+            !stage.bounds.is_fixed && to != stage.workers && to > 0
+        };
+        let wanted = wanted.into_iter().filter(differs);
+        wanted
+            .map(|(stage, to)| Decision { stage, from: self.stages[stage].workers, to, why })
+            .collect()
+    }
+
+    pub(super) fn apply(&mut self, decisions: &[Decision], now: &Snapshot, age: Duration) {
+        for decision in decisions {
+            let stage = &mut self.stages[decision.stage];
+            stage.workers = decision.to;
+            stage.idle = None;
+            stage.base = None;
+            stage.changed_since = None;
+        }
+        self.steady_since = now.at;
+        self.use_since = (0.0, 0.0);
+        // What is in service was begun before the move, and what the outside had too much of
+        // has to go first: the length of an item.
+        let item = decisions.iter().filter_map(|decision| {
+            let stage = &self.stages[decision.stage];
+            (stage.past.items > 0.0).then(|| stage.past.service / stage.past.items)
+        });
+        let settles = Duration::from_secs_f64(item.fold(0.0, f64::max).min(2.0));
+        let least = if age < YOUNG { TICK_AT_FIRST } else { 2 * TICK };
+        self.blackout = Some(now.at + settles.max(least).mul_f64(0.9));
+    }
+}
