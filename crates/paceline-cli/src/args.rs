@@ -36,6 +36,16 @@ pub(crate) enum Command {
     Run(Run),
     /// Run one command for every item, or several in a row
     Each(Each),
+    /// Go on with a run: all that is not done
+    Resume(Resume),
+    /// Make new attempts at the failed items of a run, and at nothing else
+    Retry(Resume),
+    /// List the runs of the journal
+    Runs(Runs),
+    /// Show how far a run is, stage by stage
+    Status(Query),
+    /// Show the failed items of a run and why they failed
+    Failed(Failed),
     /// Validate a pipeline file and show what it would do; run nothing
     Check(Check),
     /// Show an item of the chapter at work, with figures measured here
@@ -107,10 +117,126 @@ pub(crate) struct Run {
     /// Run each job in a PID namespace of its own, which nothing outlives
     #[arg(long)]
     pub(crate) isolate: bool,
-    /// Record nothing in a journal. This version keeps none, so it changes
-    /// nothing; scripts may say it all the same
-    #[arg(long, hide = true)]
+    #[command(flatten)]
+    pub(crate) recording: Recording,
+    /// Record nothing: the run cannot be resumed
+    #[arg(long, conflicts_with_all = ["journal", "durable"])]
     pub(crate) no_journal: bool,
+    /// What `resume` does where a stage has changed; a new run has nothing to change
+    #[arg(long, value_name = "rerun|keep", hide = true)]
+    pub(crate) changed: Option<Changed>,
+}
+
+/// Where and how a run is recorded.
+#[derive(Args, Debug)]
+pub(crate) struct Recording {
+    /// Record in FILE and not in `.paceline/journal.db` beside the pipeline file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
+    /// Wait for the disk at each commit: what is done survives a power cut
+    #[arg(long)]
+    pub(crate) durable: bool,
+}
+
+/// What becomes of items that were done with an earlier definition of a stage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Changed {
+    /// They run again from that stage
+    Rerun,
+    /// They stand
+    Keep,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = EXIT_STATUS)]
+pub(crate) struct Resume {
+    /// The number of the run, or its pipeline file; the newest run unless said
+    #[arg(value_name = "RUN|PIPELINE.toml")]
+    pub(crate) target: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) recording: Recording,
+    /// Where a stage has changed: run what it did again, or keep it
+    #[arg(long, value_name = "rerun|keep")]
+    pub(crate) changed: Option<Changed>,
+    /// Print one JSON object an item on standard output
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Leave out the display, the summary and the line for each failed item
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    /// When to show the live display on standard error
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    pub(crate) progress: When,
+    /// Stop when items fail: `soon` lets running jobs finish, `now` stops
+    /// them; after N failures, or when N% of the items answered have failed
+    #[arg(long, value_name = "soon|now[,fail=N|N%]")]
+    pub(crate) halt: Option<HaltAt>,
+    /// Run each job in a PID namespace of its own, which nothing outlives
+    #[arg(long)]
+    pub(crate) isolate: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Runs {
+    /// The pipeline file whose journal is looked at
+    #[arg(value_name = "PIPELINE.toml")]
+    pub(crate) pipeline: Option<PathBuf>,
+    /// Look at the journal FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
+    /// Print one JSON object a run
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Forget old runs: all but those that `--keep` or `--younger-than` speaks for
+    #[arg(long, requires = "keeping")]
+    pub(crate) prune: bool,
+    /// With `--prune`: keep the newest N runs
+    #[arg(long, value_name = "N", group = "keeping", requires = "prune")]
+    pub(crate) keep: Option<usize>,
+    /// With `--prune`: keep runs that were worked on in the last 30d, 12h, 10m
+    #[arg(long, value_name = "DUR", group = "keeping", requires = "prune")]
+    pub(crate) younger_than: Option<Age>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Query {
+    /// The number of the run, or its pipeline file; the newest run unless said
+    #[arg(value_name = "RUN|PIPELINE.toml")]
+    pub(crate) target: Option<OsString>,
+    /// Look at the journal FILE
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
+    /// Print JSON objects, one a line
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Failed {
+    #[command(flatten)]
+    pub(crate) query: Query,
+    /// Print the items alone, one a line, ready to be fed again
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) export: bool,
+    /// With `--export`: end items with NUL and not with a newline
+    #[arg(short = '0', long, requires = "export")]
+    pub(crate) null: bool,
+}
+
+/// A duration in which `d` may stand for days: `30d`, or what [`Span`] takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Age(pub(crate) Duration);
+
+impl FromStr for Age {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok());
+        match days {
+            Some(days) => Ok(Self(Duration::from_secs(u64::from(days) * 86_400))),
+            None => parse_duration(text).map(Self),
+        }
+    }
 }
 
 /// Items are lines of standard input, unless `:::` or `-a` says otherwise.
@@ -209,6 +335,22 @@ pub(crate) struct Each {
     /// Use STR in place of `{}`
     #[arg(short = 'I', long = "replace", value_name = "STR")]
     pub(crate) replace: Option<OsString>,
+    /// Record in FILE what becomes of the items; nothing is recorded unless said
+    #[arg(long, value_name = "FILE")]
+    pub(crate) journal: Option<PathBuf>,
+    /// Go on with the newest run in the journal: skip what it has as done
+    #[arg(long, requires = "journal", conflicts_with = "dry_run")]
+    pub(crate) resume: bool,
+    /// With `--resume` and another command than the recorded one: run what it
+    /// did again, or keep it
+    #[arg(long, value_name = "rerun|keep", requires = "resume")]
+    pub(crate) changed: Option<Changed>,
+    /// With `--journal`: wait for the disk at each commit
+    #[arg(long, requires = "journal")]
+    pub(crate) durable: bool,
+    /// Record nothing, as it is unless said
+    #[arg(long, hide = true, conflicts_with = "journal")]
+    pub(crate) no_journal: bool,
     /// When to show the live display on standard error
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     pub(crate) progress: When,

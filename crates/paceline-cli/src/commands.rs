@@ -6,13 +6,11 @@ pub(crate) mod doctor;
 pub(crate) mod drive;
 pub(crate) mod each;
 pub(crate) mod generate;
+pub(crate) mod resume;
 pub(crate) mod run;
+pub(crate) mod runs;
 
-use std::{
-    ffi::OsString,
-    io::{self, IsTerminal},
-    os::unix::ffi::OsStringExt,
-};
+use std::io::{self, IsTerminal};
 
 use crate::{
     message::Problem,
@@ -24,11 +22,11 @@ use crate::{
 /// standard input.
 fn open_items(
     pipeline: &Pipeline,
-    inputs: Vec<OsString>,
+    inputs: Vec<Vec<u8>>,
     interrupt: &Interrupt,
 ) -> Result<Items, Problem> {
     if !inputs.is_empty() {
-        return Ok(Items::given(inputs.into_iter().map(OsString::into_vec), interrupt));
+        return Ok(Items::given(inputs, interrupt));
     }
     match pipeline.open_source(interrupt)? {
         Some(items) => Ok(items),

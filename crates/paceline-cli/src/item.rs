@@ -10,7 +10,8 @@
 use std::{borrow::Cow, io, sync::Arc};
 
 use bytes::Bytes;
-use paceline::{FailureKind, Fault};
+use paceline::{FailureKind, Fault, Part};
+use paceline_journal::{Id, Made};
 
 use crate::{
     kept::Kept,
@@ -21,17 +22,35 @@ use crate::{
 /// An item as it came from the source.
 #[derive(Debug)]
 pub(crate) struct Origin {
-    /// Counts from 1, in input order.
+    /// Counts from 1, in the order in which items are taken: the engine's own number.
     pub(crate) seq: u64,
+    /// `{#}`: its number in the run. Another one if the run goes on with an earlier session.
+    pub(crate) number: u64,
+    /// What it is in the journal, if there is one.
+    pub(crate) identity: Option<Identity>,
     pub(crate) item: Item,
     /// The value of each input source, where there are several.
     pub(crate) parts: Vec<Bytes>,
+}
+
+/// What an item is in a journal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) id: Id,
+    /// Which of its equals it is, from 1.
+    pub(crate) ordinal: u64,
+    /// Whether it is recorded already.
+    pub(crate) is_recorded: bool,
 }
 
 impl Origin {
     /// The item's id: a hash of its bytes, with its number where there is no
     /// journal to number equals by.
     pub(crate) fn id(&self) -> String {
+        if let Some(identity) = &self.identity {
+            return blake3::Hash::from_slice(&[identity.id, [0; 16]].concat())
+                .map_or_else(|_| String::new(), |id| id.to_hex()[..32].to_owned());
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.seq.to_le_bytes());
         hasher.update(&self.item.bytes);
@@ -62,6 +81,10 @@ pub(crate) struct Value {
     results: Vec<Vec<Bytes>>,
     /// What the last job wrote, where that is printed as it is.
     output: Option<Arc<Kept>>,
+    /// What stages have made of it in an earlier session, from the first stage on.
+    recalled: Vec<Made>,
+    /// Whether it was put together of several items, or could have been.
+    pub(crate) is_batch: bool,
 }
 
 impl Value {
@@ -69,12 +92,36 @@ impl Value {
     pub(crate) fn new(origin: Arc<Origin>) -> Self {
         let values = origin.parts.clone();
         Self {
-            number: origin.seq,
+            number: origin.number,
             origins: vec![origin],
             values,
             results: Vec::new(),
             output: None,
+            recalled: Vec::new(),
+            is_batch: false,
         }
+    }
+
+    /// The value of an item of which some stages have made this.
+    pub(crate) fn recalling(origin: Arc<Origin>, recalled: Vec<Made>) -> Self {
+        Self { recalled, ..Self::new(origin) }
+    }
+
+    /// Whether the next stage has made something of it in an earlier session.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.results.len() < self.recalled.len()
+    }
+
+    /// Becomes what the next stage has made of it in an earlier session.
+    pub(crate) fn recall(self) -> Self {
+        let made = self.recalled.get(self.results.len()).map(|made| made.value.clone());
+        self.then(made.unwrap_or_default())
+    }
+
+    /// Which batch of the next stage it was a part of in an earlier session.
+    pub(crate) fn part(&self) -> Option<Part> {
+        let (batch, of) = self.recalled.get(self.results.len())?.batch?;
+        Some(Part { batch, items: self.origins.len(), of })
     }
 
     /// Makes one value of those of a batch.
@@ -86,8 +133,13 @@ impl Value {
             values: Vec::new(),
             results: vec![Vec::new(); stages],
             output: None,
+            recalled: Vec::new(),
+            is_batch: true,
         };
         for value in batch {
+            if merged.recalled.is_empty() {
+                merged.recalled = value.recalled;
+            }
             merged.origins.extend(value.origins);
             merged.values.extend(value.values);
             for (all, result) in merged.results.iter_mut().zip(value.results) {
@@ -154,9 +206,14 @@ impl Value {
         Some((&item.bytes, fields))
     }
 
-    /// The number of its first item: whose output files are its own.
-    pub(crate) fn owner(&self) -> u64 {
+    /// The engine's number of its first item: whose turn it is.
+    pub(crate) fn turn(&self) -> u64 {
         self.origins.first().map_or(self.number, |origin| origin.seq)
+    }
+
+    /// The number of its first item in the run: whose output files are its own.
+    pub(crate) fn owner(&self) -> u64 {
+        self.origins.first().map_or(self.number, |origin| origin.number)
     }
 
     /// What a job reads from its standard input: the value as it is, or each

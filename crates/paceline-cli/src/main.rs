@@ -7,8 +7,10 @@
 mod args;
 mod commands;
 mod exit_code;
+mod fail_point;
 mod inputs;
 mod item;
+mod journal;
 mod kept;
 mod lines;
 mod message;
@@ -57,6 +59,11 @@ fn run(command: Command) -> Result<ExitCode, Problem> {
     match command {
         Command::Run(args) => commands::run::run(args),
         Command::Each(args) => commands::each::each(args),
+        Command::Resume(args) => commands::resume::resume(args, commands::resume::What::NotDone),
+        Command::Retry(args) => commands::resume::resume(args, commands::resume::What::Failed),
+        Command::Runs(args) => commands::runs::runs(args),
+        Command::Status(args) => commands::runs::status(args),
+        Command::Failed(args) => commands::runs::failed(args),
         Command::Check(args) => commands::check::check(args),
         Command::Demo(args) => Ok(commands::demo::demo(&args)),
         Command::Doctor => Ok(printed(commands::doctor::doctor())),

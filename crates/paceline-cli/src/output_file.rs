@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::{self, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use crate::fail_point;
 use crate::steps::{Kind, Shown, StepError};
 
 mod claims;
@@ -29,7 +30,7 @@ mod tests;
 pub(crate) use claims::Claims;
 
 /// How the name of every temporary file begins, for whoever sweeps up after a kill.
-pub(crate) const TEMPORARY_PREFIX: &str = ".paceline-";
+const TEMPORARY_PREFIX: &str = ".paceline-";
 
 /// The most bytes a file name may have on Linux.
 const LONGEST_NAME: usize = 255;
@@ -176,7 +177,9 @@ impl Target {
         let mut directory = self.root.clone();
         directory.extend(self.folders.iter().map(|name| OsStr::from_bytes(name)));
         let name = temporary_name(&self.name);
+        claims.enter(&directory);
         Ok(Temporary {
+            durable: claims.is_durable(),
             path: directory.join(OsStr::from_bytes(&name)),
             directory,
             folder,
@@ -327,6 +330,8 @@ struct Temporary {
     spelled: Vec<u8>,
     /// Whether there may be a file to remove.
     armed: bool,
+    /// Whether it must be on the disk before it gets its name.
+    durable: bool,
 }
 
 impl Temporary {
@@ -349,6 +354,11 @@ impl Temporary {
             // The rename says what else is wrong.
             Ok(_) | Err(_) => {}
         }
+        self.sync().map_err(|error| {
+            let spelled = Shown(&self.spelled);
+            StepError::from_io(format!("could not write `{spelled}` to the disk"), error)
+        })?;
+        fail_point::reach("output.before-rename");
         fs::renameat(&self.folder, self.name.as_slice(), &self.folder, self.final_name.as_slice())
             .map_err(|error| {
                 StepError::from_io(
@@ -357,6 +367,20 @@ impl Temporary {
                 )
             })?;
         self.armed = false;
+        fail_point::reach("output.after-rename");
+        Ok(())
+    }
+
+    /// Waits until the file is on the disk, if it must be.
+    fn sync(&self) -> io::Result<()> {
+        if !self.durable {
+            return Ok(());
+        }
+        fail_point::reach("output.before-sync");
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let file = fs::openat(&self.folder, self.name.as_slice(), flags, Mode::empty())?;
+        fs::fsync(file)?;
+        fail_point::reach("output.after-sync");
         Ok(())
     }
 }
@@ -370,6 +394,11 @@ impl Drop for Temporary {
     }
 }
 
+/// How the names of the temporary files of process `pid` begin.
+pub(crate) fn temporary_prefix(pid: u32) -> String {
+    format!("{TEMPORARY_PREFIX}{pid}-")
+}
+
 /// Makes a hidden name, unique in this process, with the extension of `name`.
 ///
 /// Programs choose a format by the extension, and a person who finds the file
@@ -377,8 +406,7 @@ impl Drop for Temporary {
 fn temporary_name(name: &[u8]) -> Vec<u8> {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mut result =
-        format!("{TEMPORARY_PREFIX}{}-{number}-", rustix::process::getpid()).into_bytes();
+    let mut result = format!("{}{number}-", temporary_prefix(std::process::id())).into_bytes();
     let (stem, extension) = split_extension(name);
     // An extension too long to keep is not one that any program knows.
     let extension = if extension.len() > LONGEST_NAME / 2 { b"" } else { extension };

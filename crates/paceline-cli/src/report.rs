@@ -107,6 +107,13 @@ pub(crate) struct StageRecord {
     pub(crate) service: Duration,
 }
 
+impl Batch {
+    /// Batch `number`, whose first item is `first`.
+    pub(crate) fn of(number: u64, first: u64) -> Self {
+        Self { number, first }
+    }
+}
+
 impl Reporter {
     pub(crate) fn new(console: Console) -> Self {
         Self {
@@ -164,9 +171,8 @@ impl Reporter {
     }
 
     /// Notes that an item has been taken.
-    pub(crate) fn taken(&self, origin: &Arc<Origin>) {
-        let tracked =
-            Tracked { origin: origin.clone(), batch: None, stages: Vec::new(), leaky: false };
+    pub(crate) fn taken(&self, origin: &Arc<Origin>, stages: Vec<StageRecord>) {
+        let tracked = Tracked { origin: origin.clone(), batch: None, stages, leaky: false };
         self.inside().insert(origin.seq, tracked);
     }
 
@@ -232,7 +238,7 @@ impl Reporter {
     /// Notes that a job for these items is about to start.
     pub(crate) fn job_starts(&self, origins: &[Arc<Origin>], commands: &[Vec<OsString>]) {
         if let (Some(log), Some(first)) = (&self.log, origins.first()) {
-            log.starts(first.seq, commands);
+            log.starts(first.seq, first.number, commands);
         }
     }
 
@@ -246,6 +252,11 @@ impl Reporter {
     /// Why the job log could not be written, if it could not.
     pub(crate) fn log_trouble(&self) -> Option<io::Error> {
         self.log.as_ref().and_then(JobLog::take_trouble)
+    }
+
+    /// Whether the job log could not be written.
+    pub(crate) fn has_log_trouble(&self) -> bool {
+        self.log.as_ref().is_some_and(JobLog::has_trouble)
     }
 
     /// What is known of these items, in order.
@@ -409,7 +420,7 @@ fn items<'o>(mut origins: impl ExactSizeIterator<Item = &'o Arc<Origin>>) -> Str
     let cut = bytes.len() > LONGEST;
     let shown = harmless(&bytes[..bytes.len().min(LONGEST)]);
     let name = match (shown.is_empty(), cut) {
-        (true, _) => format!("item {} (empty)", first.seq),
+        (true, _) => format!("item {} (empty)", first.number),
         (false, false) => shown,
         (false, true) => format!("{shown}..."),
     };

@@ -112,6 +112,11 @@ impl Results {
         self.stop.cancel();
     }
 
+    /// Whether something went wrong.
+    pub(crate) fn has_trouble(&self) -> bool {
+        self.trouble.is_some()
+    }
+
     /// What went wrong, if something did.
     pub(crate) fn take_trouble(&mut self) -> Option<Trouble> {
         self.trouble.take()

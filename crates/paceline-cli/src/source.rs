@@ -12,6 +12,7 @@ mod fields;
 mod input;
 mod pattern;
 mod records;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -88,8 +89,6 @@ pub(crate) enum Defect {
     Broken { line: u64, reason: String },
 }
 
-impl Defect {}
-
 impl fmt::Display for Defect {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -127,7 +126,7 @@ pub(crate) struct SourceError {
 }
 
 impl SourceError {
-    fn new(message: impl Into<String>) -> Self {
+    pub(crate) fn new(message: impl Into<String>) -> Self {
         Self { message: message.into() }
     }
 }
@@ -305,6 +304,18 @@ fn separator(null: bool) -> records::Separator {
 
 /// What helps where a file of the pipeline file cannot be opened.
 const RELATIVE: &str = "paths in the file are relative to its folder; `-` is standard input";
+
+impl Origin {
+    /// Whether items come from standard input, which cannot be read again.
+    pub(crate) fn is_stdin(&self) -> bool {
+        match self {
+            Self::Lines { from, .. } | Self::Jsonl(from) | Self::Csv(from) => {
+                *from == Location::Stdin
+            }
+            Self::Glob(_) | Self::Values(_) | Self::Command { .. } => false,
+        }
+    }
+}
 
 /// Opens `from`, and gives the name for messages with it.
 fn open(from: &Location, folder: &Path) -> Result<(OwnedFd, String), Problem> {

@@ -75,7 +75,6 @@ pub(crate) struct Stage {
     /// How jobs are kept apart, if they are.
     pub(crate) isolation: Option<Isolation>,
     /// All that decides what the stage makes of an item, in one spelling: for its hash.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what a resumed run compares"))]
     pub(crate) definition: String,
     /// Where the file says the stage's name.
     pub(crate) place: Place,

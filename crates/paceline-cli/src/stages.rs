@@ -7,6 +7,7 @@
 //! do (`steps.rs`).
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,12 +16,13 @@ use paceline::{Attempt, Fault, Pipeline, Retry};
 
 use crate::{
     item::Value,
+    journal::Record,
     kept::Keeper,
     lines::Lines,
     output_file::{Claims, Target},
     report::{Reporter, faults},
     spec::{self, Stage, Work, Workers},
-    steps::{Http, put::Stores},
+    steps::{Http, file_url, put::Stores},
 };
 
 mod built_in;
@@ -43,6 +45,10 @@ pub(crate) struct Workshop {
     pub(crate) stages: Vec<String>,
     /// Which item has which output file.
     pub(crate) claims: Claims,
+    /// What is told of each answer, if there is a journal.
+    pub(crate) record: Option<Record>,
+    /// The numbers of the last batches that earlier sessions have made, by stage.
+    pub(crate) last_batch: HashMap<usize, u64>,
     pub(crate) http: Http,
     pub(crate) stores: Stores,
     pub(crate) reporter: Arc<Reporter>,
@@ -58,14 +64,11 @@ impl Workshop {
     /// # Errors
     ///
     /// If the working directory is gone and the file's folder is relative to it.
-    pub(crate) fn of_file(
-        file: &spec::Pipeline,
-        reporter: Arc<Reporter>,
-    ) -> std::io::Result<Arc<Self>> {
+    pub(crate) fn of_file(file: &spec::Pipeline, reporter: Arc<Reporter>) -> std::io::Result<Self> {
         let folder = std::path::absolute(&file.folder)?;
         let stages = file.stages.iter().map(|stage| stage.name.clone()).collect();
         let jobs_run_in = Some(folder.clone());
-        Ok(Arc::new(Self { jobs_run_in, ..Self::new(folder, stages, reporter) }))
+        Ok(Self { jobs_run_in, ..Self::new(folder, stages, reporter) })
     }
 
     /// A workshop whose jobs run where this program does.
@@ -76,11 +79,37 @@ impl Workshop {
             jobs_run_in: None,
             stages,
             claims: Claims::default(),
+            record: None,
+            last_batch: HashMap::new(),
             stores: Stores::new(http.clone()),
             http,
             reporter,
             keeper: None,
             lines: None,
+        }
+    }
+
+    /// Has this session's answers recorded.
+    pub(crate) fn recorded_by(&mut self, record: Option<Record>) {
+        self.claims = Claims::recorded_by(record.clone());
+        self.record = record;
+    }
+
+    /// Takes the name of the file that `stage` has made for the item `number` in
+    /// an earlier session: `made` is its result.
+    pub(crate) fn take_name(&self, stage: &Stage, number: u64, made: &[u8]) {
+        use std::os::unix::{ffi::OsStrExt, fs::MetadataExt};
+        let path = match stage.work {
+            Work::Put(_) if stage.to.is_none() => match file_url::path(made) {
+                Ok(Some(path)) => self.path(&path),
+                _ => return,
+            },
+            _ => self.path(made),
+        };
+        // A folder that is gone has no names that could be taken.
+        let Some((folder, name)) = path.parent().zip(path.file_name()) else { return };
+        if let Ok(found) = std::fs::metadata(folder) {
+            let _ = self.claims.claim((found.dev(), found.ino()), name.as_bytes(), number);
         }
     }
 
@@ -98,6 +127,8 @@ fn as_path(bytes: &[u8]) -> &Path {
 /// One stage of the run.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
+    /// The stage's place, counted from 0.
+    pub(crate) index: usize,
     pub(crate) stage: Arc<Stage>,
     pub(crate) shop: Arc<Workshop>,
     /// How many items it works on at once.
@@ -152,6 +183,7 @@ pub(crate) fn add_all(
         of_processes.map(|(stage, width)| (width, room::of_each_job(stage))).collect();
     room::fit(&mut of_processes, shop.reporter.console());
     let step = |index: usize| Step {
+        index,
         workers: widths[index],
         prints: if index + 1 == stages.len() { last_prints } else { Prints::Nothing },
         stage: Arc::new(stages[index].clone()),
@@ -167,12 +199,16 @@ fn add<P>(pipeline: Pipeline<'static, Value, P>, step: Step) -> Pipeline<'static
         None => add_work(pipeline, step),
         Some(batch) => {
             let reporter = step.shop.reporter.clone();
-            let merge = move |batch, number| {
+            let last = step.shop.last_batch.get(&step.index).copied().unwrap_or_default();
+            let merge = move |batch: Vec<Value>, number| {
+                // One that an earlier session has made has its number; new ones follow.
+                let is_known = batch.first().is_some_and(|value| value.part().is_some());
+                let number = if is_known { number } else { last + number };
                 let value = Value::merge(batch, number);
                 reporter.batched(&value.origins, number);
                 value
             };
-            add_work(pipeline.fan_in_with(batch.items, batch.wait, merge), step)
+            add_work(pipeline.fan_in_recalling(batch.items, batch.wait, Value::part, merge), step)
         }
     }
 }
@@ -182,6 +218,7 @@ fn add_work<P>(
     step: Step,
 ) -> Pipeline<'static, Value, Value> {
     let (stage, workers) = (step.stage.clone(), step.workers);
+    let (index, record) = (step.index, step.shop.record.clone());
     let name = stage.name.as_str();
     let added = match stage.work {
         Work::Run(_) | Work::Shell(_) | Work::Pipe(_) => {
@@ -193,7 +230,13 @@ fn add_work<P>(
         Work::Serve(_) => serve::add_serve(pipeline, step),
         Work::Python(_) => serve::add_python(pipeline, step),
     };
-    with_settings(added.workers(workers), &stage)
+    let added = with_settings(added.workers(workers), &stage);
+    match record {
+        None => added,
+        Some(record) => added
+            .record(move |answered| record.answered(index, answered))
+            .recall(Value::is_recalled, Value::recall),
+    }
 }
 
 fn with_settings(

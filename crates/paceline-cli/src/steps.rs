@@ -16,7 +16,7 @@ use std::io;
 use crate::message::words_of;
 
 pub(crate) mod fetch;
-mod file_url;
+pub(crate) mod file_url;
 pub(crate) mod http;
 pub(crate) mod put;
 pub(crate) mod resize;

@@ -221,6 +221,37 @@ impl Journal {
         })
     }
 
+    /// Takes `stages` for those of the run from here on, and lets stand what is
+    /// done: an item that came through all stages has come through these.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be recorded.
+    pub fn keep_stages(&mut self, run: u64, stages: &[StageSpec]) -> Result<(), Error> {
+        let before = self.stages(run)?.len() as i64;
+        let after = stages.len() as i64;
+        self.change(|connection| {
+            let number = run as i64;
+            // What more stages would have made is what the last one did, without an attempt.
+            for stage in before..after {
+                connection.execute(
+                    "INSERT OR REPLACE INTO results \
+                       (run, seq, stage, outcome, attempts, worker, batch, ended_unix_ms, \
+                        service_us, value, file) \
+                     SELECT run, seq, ?3, outcome, 0, 0, batch, ended_unix_ms, 0, value, file \
+                     FROM results WHERE run = ?1 AND stage = ?2 AND outcome = 'ok'",
+                    params![number, before - 1, stage],
+                )?;
+            }
+            for table in ["results", "failures"] {
+                let sql = format!("DELETE FROM {table} WHERE run = ? AND stage >= ?");
+                connection.execute(&sql, params![number, after])?;
+            }
+            Ok(())
+        })?;
+        self.change_stages(run, stages, None)
+    }
+
     /// Returns the sessions of a run, in order.
     ///
     /// # Errors

@@ -44,5 +44,5 @@ pub use error::{Error, ErrorKind};
 pub use journal::{Journal, Session};
 pub use prune::{Keep, Pruned};
 pub use reader::{FailedItem, Reader, RunInfo, StageInfo};
-pub use resume::{Known, Pending, Progress};
+pub use resume::{Known, Made, Pending, Progress};
 pub use writer::{Durability, Writer};

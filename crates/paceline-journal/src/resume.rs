@@ -37,8 +37,10 @@ pub struct Progress {
     pub failed: u64,
     /// Items taken and not answered.
     pub unfinished: u64,
-    /// Done, and perhaps not printed.
+    /// Done with a result, and that perhaps not printed.
     pub unprinted: Vec<u64>,
+    /// Done with an empty result, and that perhaps not printed.
+    pub unprinted_empty: Vec<u64>,
     /// Whether the source was read to its end.
     pub source_ended: bool,
     /// The items by identity.
@@ -115,6 +117,7 @@ fn read(
         failed: 0,
         unfinished: 0,
         unprinted: Vec::new(),
+        unprinted_empty: Vec::new(),
         source_ended: connection.query_row(
             "SELECT source_ended FROM runs WHERE run = ?",
             [run as i64],
@@ -130,7 +133,8 @@ fn read(
         connection.prepare("SELECT seq, id, printed FROM items WHERE run = ? ORDER BY seq")?;
     let mut items = items.query([run as i64])?;
     let mut answers = connection.prepare(
-        "SELECT seq, stage, outcome = 'ok' FROM results WHERE run = ? ORDER BY seq, stage",
+        "SELECT seq, stage, outcome = 'ok', coalesce(length(value), 0) > 0 OR file IS NOT NULL \
+         FROM results WHERE run = ? ORDER BY seq, stage",
     )?;
     let mut answers = answers.query([run as i64])?;
     let mut answer = next_answer(&mut answers)?;
@@ -138,18 +142,21 @@ fn read(
         let seq: i64 = row.get(0)?;
         progress.known.insert(row.get(1)?);
         progress.last_seq = seq as u64;
-        let (mut made, mut has_failed) = (0, false);
-        while let Some((of, stage, is_ok)) = answer.filter(|(of, ..)| *of <= seq) {
+        let (mut made, mut has_failed, mut has_content) = (0, false, false);
+        while let Some((of, stage, is_ok, content)) = answer.filter(|(of, ..)| *of <= seq) {
             if of == seq {
                 made += usize::from(is_ok && stage == made as i64);
                 has_failed |= !is_ok;
+                has_content = content;
             }
             answer = next_answer(&mut answers)?;
         }
         if made == stages {
             progress.done += 1;
-            if row.get::<_, i64>(2)? == 0 {
-                progress.unprinted.push(seq as u64);
+            match (row.get::<_, bool>(2)?, has_content) {
+                (true, _) => {}
+                (false, true) => progress.unprinted.push(seq as u64),
+                (false, false) => progress.unprinted_empty.push(seq as u64),
             }
         } else if has_failed {
             progress.failed += 1;
@@ -167,8 +174,8 @@ fn read(
     Ok(progress)
 }
 
-fn next_answer(rows: &mut rusqlite::Rows<'_>) -> rusqlite::Result<Option<(i64, i64, bool)>> {
-    rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).transpose()
+fn next_answer(rows: &mut rusqlite::Rows<'_>) -> rusqlite::Result<Option<(i64, i64, bool, bool)>> {
+    rows.next()?.map(|row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).transpose()
 }
 
 impl Progress {

@@ -69,7 +69,7 @@ pub use command::{Command, Stderr, Stdin, Stdout};
 pub use error::{Error, ErrorKind, Partial};
 pub use exit::{Ended, Exit, Signal, Usage};
 pub use group::Group;
-pub use guard::end_jobs;
+pub use guard::{end_jobs, end_run};
 pub use isolate::Isolation;
 pub use output::{BrokenPipe, ExitError, Output};
 pub use program::{Coverage, Options, Program, coverage, init, raise_descriptor_limit};

@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
     io::{self, Write as _},
     os::unix::ffi::OsStrExt,
+    os::unix::ffi::OsStringExt,
     path::Path,
     process::ExitCode,
 };
@@ -71,6 +72,7 @@ fn first_item(file: &Pipeline, inputs: Vec<OsString>) -> Result<Option<Item>, Pr
     }
     let interrupt = Interrupt::new()
         .map_err(|error| Problem::new(format!("cannot begin: {}", reason(&error))))?;
+    let inputs = inputs.into_iter().map(OsString::into_vec).collect();
     match open_items(file, inputs, &interrupt)?.step() {
         Ok(Step::Item(item)) => Ok(Some(item)),
         Ok(Step::End | Step::Stopped) => Ok(None),

@@ -11,18 +11,23 @@ use std::{
 
 use bytes::Bytes;
 use paceline::{Clock, Failure, Halt, Pipeline, Stop, Summary};
+use paceline_journal::Known;
 
 use crate::{
     args::When,
     exit_code,
-    item::{Origin, Value},
+    item::{Identity, Origin, Value},
+    journal::{self, Base, Feed, Numbered, Record},
     kept::Keeper,
     lines::Lines,
     message::{Problem, harmless, reason},
-    report::{Console, Reporter, Tracked, display::Display, faults, json, summary},
+    report::{
+        Batch, Console, Reporter, StageRecord, Tracked, display::Display, faults, json, summary,
+    },
     results::{Results, Trouble},
     signals::{self, Controls, Seen, Watch},
     source::{Interrupt, Item, SourceError},
+    spec::Stage,
 };
 
 /// How a run is watched and told of.
@@ -42,6 +47,29 @@ pub(crate) struct Options {
     pub(crate) lines: Option<Lines>,
     /// Has outputs wait, if they are to come in order.
     pub(crate) keeper: Option<Keeper>,
+    /// What the run is recorded by, if it is.
+    pub(crate) recorded: Option<Recorded>,
+}
+
+/// The journal's part in a run.
+pub(crate) struct Recorded {
+    pub(crate) record: Record,
+    /// What earlier sessions have left, if there were any.
+    pub(crate) feed: Option<Feed>,
+    /// What they have done and perhaps not printed.
+    pub(crate) unprinted: Vec<Known>,
+    /// The names of the stages, for what is told of these.
+    pub(crate) stages: Arc<[String]>,
+    /// How results are printed.
+    pub(crate) prints_output: bool,
+}
+
+impl Recorded {
+    /// A run that has just begun.
+    pub(crate) fn begun(record: Record, stages: &[Stage], prints_output: bool) -> Self {
+        let stages = stages.iter().map(|stage| stage.name.clone()).collect();
+        Self { record, feed: None, unprinted: Vec::new(), stages, prints_output }
+    }
 }
 
 /// An item and the value of each input source.
@@ -60,22 +88,39 @@ pub(crate) fn drive<I>(
 where
     I: Iterator<Item = Input> + Send + 'static,
 {
-    let Options { reporter, interrupt, lines, keeper, .. } = options;
+    let Options { reporter, interrupt, lines, keeper, recorded, .. } = options;
     let console = reporter.console().clone();
     let stop = Stop::new();
     reporter.may_stop(&stop);
     let cut_short = Arc::default();
+    let (record, numbered, unprinted, stages, prints_output) = match recorded {
+        None => (None, None, Vec::new(), Arc::default(), false),
+        Some(Recorded { record, feed, unprinted, stages, prints_output }) => {
+            (Some(record), Some(Numbered::new(feed)), unprinted, stages, prints_output)
+        }
+    };
     let taken = Taken {
         inputs,
         taken: 0,
+        numbered,
+        stages: stages.clone(),
         reporter: reporter.clone(),
         interrupt: interrupt.clone(),
         cut_short: Arc::clone(&cut_short),
     };
     stop.when_stopped(move || interrupt.stop());
     let clock = Clock::system();
-    let mut pipeline =
-        build(Pipeline::from_iter(taken)).stop(&stop).clock(&clock).observer(reporter.clone());
+    let mut items = Pipeline::from_iter(taken);
+    if let Some(record) = record.clone() {
+        items = items.record(move |answered| match answered.outcome {
+            Ok(value) => value.origins.first().map_or(0, |origin| record.taken(origin)),
+            Err(_) => 0,
+        });
+    }
+    let mut pipeline = build(items).stop(&stop).clock(&clock).observer(reporter.clone());
+    if let Some(record) = &record {
+        pipeline = pipeline.journal(record.journal());
+    }
     if let Some(halt) = options.halt {
         pipeline = pipeline.halt(halt);
     }
@@ -100,9 +145,11 @@ where
         reporter: reporter.clone(),
         json: options.json,
         lines: lines.clone(),
+        record: record.clone(),
     };
+    printer.print_again(unprinted, &stages, prints_output);
     let print = printer.clone();
-    let ended = pipeline.for_each_outcome(move |outcome| print.print(outcome)).run();
+    let mut ended = pipeline.for_each_outcome(move |outcome| print.print(outcome)).run();
     drop(display);
     tell_survivors(&console);
 
@@ -119,7 +166,17 @@ where
             results.line(json::unfinished(&tracked).to_string().as_bytes());
         }
     }
-    if let Ok(summary) = &ended
+    let has_worked = ended.as_ref().map_or(true, |summary| summary.taken > 0);
+    if let (Ok(summary), Some(record)) = (&mut ended, &record) {
+        add(record.base(), summary);
+    }
+    if let (Ok(summary), Some(record), false) = (&ended, &record, has_worked)
+        && record.is_resumed()
+    {
+        if !options.quiet {
+            console.line(&format!("nothing to do: all is done\n{}", summary.account()));
+        }
+    } else if let Ok(summary) = &ended
         && !options.quiet
         && (options.always_sums_up || !summary.is_complete() || io::stderr().is_terminal())
     {
@@ -130,7 +187,58 @@ where
     }
     let trouble = results.take_trouble();
     let cut_short = lock(&cut_short).take();
-    Ok(ExitCode::from(status(ended, trouble, cut_short, &watch.seen(), &reporter)))
+    let seen = watch.seen();
+    let mut unrecorded = None;
+    if let Some(record) = record {
+        let status = status_of(&ended, &trouble, &cut_short, &seen, &reporter);
+        let has_ended = cut_short.is_none() && ended.as_ref().is_ok_and(|all| all.source_ended);
+        unrecorded = record.finish(journal::ending(status), status, has_ended).err();
+        if let Err(error) = &ended
+            && error.kind() == paceline::ErrorKind::Journal
+        {
+            // It is told as the error of the run.
+            unrecorded = None;
+        }
+    }
+    let status = status(ended, trouble, cut_short, &seen, &reporter);
+    if let Some(error) = unrecorded {
+        console.line(&format!("error: {error}"));
+        return Ok(ExitCode::from(exit_code::TROUBLE));
+    }
+    Ok(ExitCode::from(status))
+}
+
+/// Makes the account one of all sessions of the run.
+fn add(base: Base, summary: &mut Summary) {
+    summary.taken += base.ok + base.failed + base.unfinished;
+    summary.ok += base.ok;
+    summary.failed += base.failed;
+    summary.unfinished += base.unfinished;
+    summary.source_ended &= base.source_ended.unwrap_or(true);
+}
+
+/// The status with which [`status`] will end the program.
+fn status_of(
+    ended: &Result<Summary, paceline::Error>,
+    trouble: &Option<Trouble>,
+    cut_short: &Option<CutShort>,
+    seen: &Seen,
+    reporter: &Reporter,
+) -> u8 {
+    if let Some(signal) = seen.signal() {
+        return 128_u8.saturating_add(u8::try_from(signal).unwrap_or(0));
+    }
+    if seen.is_reader_gone() || matches!(trouble, Some(Trouble::ReaderGone)) {
+        return 128 + 13;
+    }
+    if trouble.is_some() || reporter.has_log_trouble() {
+        return exit_code::TROUBLE;
+    }
+    match (cut_short, ended) {
+        (Some(CutShort::Failed(_)), _) | (_, Err(_)) => exit_code::TROUBLE,
+        (Some(CutShort::Stopped), Ok(_)) => exit_code::UNFINISHED,
+        (None, Ok(summary)) => exit_code::of(summary),
+    }
 }
 
 /// How long what jobs have left behind may take to go when it was killed.
@@ -163,6 +271,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Taken<I> {
     inputs: I,
     taken: u64,
+    /// Numbers items by the journal, if there is one.
+    numbered: Option<Numbered>,
+    stages: Arc<[String]>,
     reporter: Arc<Reporter>,
     interrupt: Interrupt,
     cut_short: Arc<Mutex<Option<CutShort>>>,
@@ -179,11 +290,34 @@ impl<I: Iterator<Item = Input>> Iterator for Taken<I> {
     type Item = Value;
 
     fn next(&mut self) -> Option<Value> {
-        match self.inputs.next() {
-            Some(Ok((item, parts))) => {
+        match self.next_left() {
+            None => {}
+            Some(Ok(value)) => return Some(value),
+            Some(Err(error)) => {
+                *lock(&self.cut_short) = Some(CutShort::Failed(error));
+                return None;
+            }
+        }
+        let next = loop {
+            match (self.inputs.next(), &mut self.numbered) {
+                (Some(Ok((item, parts))), Some(numbered)) => match numbered.number(&item) {
+                    Some((number, identity)) => {
+                        break Some(Ok((item, parts, number, Some(identity))));
+                    }
+                    None => continue,
+                },
+                (Some(Ok((item, parts))), None) => {
+                    break Some(Ok((item, parts, self.taken + 1, None)));
+                }
+                (Some(Err(error)), _) => break Some(Err(error)),
+                (None, _) => break None,
+            }
+        };
+        match next {
+            Some(Ok((item, parts, number, identity))) => {
                 self.taken += 1;
-                let origin = Arc::new(Origin { seq: self.taken, item, parts });
-                self.reporter.taken(&origin);
+                let origin = Arc::new(Origin { seq: self.taken, number, identity, item, parts });
+                self.reporter.taken(&origin, Vec::new());
                 Some(Value::new(origin))
             }
             Some(Err(error)) => {
@@ -201,8 +335,44 @@ impl<I: Iterator<Item = Input>> Iterator for Taken<I> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.inputs.size_hint()
+        let (least, most) = self.inputs.size_hint();
+        match &self.numbered {
+            Some(numbered) if numbered.leaves_out() => (0, most.filter(|_| !numbered.has_left())),
+            _ => (least, most),
+        }
     }
+}
+
+impl<I> Taken<I> {
+    /// The next item that an earlier session has left, with what it made of it.
+    fn next_left(&mut self) -> Option<Result<Value, SourceError>> {
+        if self.interrupt.is_stopped() {
+            return None;
+        }
+        let known = match self.numbered.as_mut()?.next_left()? {
+            Ok(known) => known,
+            Err(error) => return Some(Err(SourceError::new(error.to_string()))),
+        };
+        self.taken += 1;
+        let (origin, stages) = known_origin(self.taken, &known, &self.stages);
+        self.reporter.taken(&origin, stages);
+        Some(Ok(Value::recalling(origin, known.results)))
+    }
+}
+
+/// An item that the journal knows, and what it has of its stages.
+fn known_origin(seq: u64, known: &Known, names: &[String]) -> (Arc<Origin>, Vec<StageRecord>) {
+    let (item, parts) = Item::restored(known.item.value.clone(), known.item.detail.as_deref());
+    let (id, ordinal) = (known.item.id, known.item.ordinal);
+    let identity = Some(Identity { id, ordinal, is_recorded: true });
+    let stages = names.iter().zip(&known.results).map(|(name, made)| StageRecord {
+        name: name.clone(),
+        status: "ok",
+        attempts: made.attempts,
+        service: Duration::from_micros(made.service_us),
+    });
+    let stages = stages.collect();
+    (Arc::new(Origin { seq, number: known.item.seq, identity, item, parts }), stages)
 }
 
 /// Puts what became of the items on standard output.
@@ -212,13 +382,60 @@ struct Printer {
     reporter: Arc<Reporter>,
     json: bool,
     lines: Option<Lines>,
+    record: Option<Record>,
 }
 
 impl Printer {
+    /// Prints what earlier sessions have done and could not say that it was printed.
+    fn print_again(&self, unprinted: Vec<Known>, stages: &[String], prints_output: bool) {
+        let Some(record) = &self.record else { return };
+        let mut results = lock(&self.results);
+        let mut batches: Vec<(Option<u64>, Vec<Known>)> = Vec::new();
+        for known in unprinted {
+            let batch = known.results.last().and_then(|made| made.batch).map(|(batch, _)| batch);
+            match batches.last_mut().filter(|(last, _)| batch.is_some() && *last == batch) {
+                Some((_, of)) => of.push(known),
+                None => batches.push((batch, vec![known])),
+            }
+        }
+        for (batch, items) in batches {
+            let Some(made) = items[0].results.last() else { continue };
+            let tracked: Vec<Tracked> = items
+                .iter()
+                .map(|known| {
+                    let (origin, stages) = known_origin(0, known, stages);
+                    let batch = batch.map(|number| Batch::of(number, 0));
+                    Tracked { origin, batch, stages, leaky: false }
+                })
+                .collect();
+            if self.json {
+                let value = match made.value.strip_suffix(b"\n") {
+                    Some(line) if prints_output => line,
+                    _ => &made.value,
+                };
+                results.line(json::ok(&tracked, value).to_string().as_bytes());
+            } else if prints_output {
+                let origins: Vec<_> = tracked.into_iter().map(|tracked| tracked.origin).collect();
+                let output = Keeper::default().hold(&made.value);
+                results.output(&output, self.reporter.tag(&origins).as_deref());
+            } else {
+                results.line(&made.value);
+            }
+            if !results.has_trouble() {
+                record.printed_before(items.iter().map(|known| known.item.seq).collect());
+            }
+        }
+    }
+
     fn print(&self, outcome: Result<Value, Failure>) {
         let last = match outcome {
             Ok(value) => {
                 self.print_value(&value);
+                if let Some(record) = &self.record
+                    && !lock(&self.results).has_trouble()
+                {
+                    record.printed(&value, self.json);
+                }
                 value.origins.last().map(|origin| origin.seq)
             }
             Err(failure) => {
@@ -232,7 +449,7 @@ impl Printer {
     }
 
     fn print_value(&self, value: &Value) {
-        self.reporter.turn_of(value.owner());
+        self.reporter.turn_of(value.turn());
         let mut results = lock(&self.results);
         if self.json {
             let numbers: Vec<u64> = value.origins.iter().map(|origin| origin.seq).collect();

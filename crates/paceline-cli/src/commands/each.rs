@@ -16,7 +16,10 @@ use paceline_process::Isolation;
 
 use crate::{
     args::{self, Width},
-    commands::drive::{Input, Options, cannot_begin, drive, unlogged},
+    commands::{
+        drive::{Input, Options, cannot_begin, drive, unlogged},
+        resume,
+    },
     exit_code, inputs,
     kept::Keeper,
     lines::Lines,
@@ -70,6 +73,10 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
     shop.keeper = keeper.clone();
     let lines = args.line_buffered.then(Lines::new).transpose().map_err(cannot_begin)?;
     shop.lines = lines.clone();
+    let recorded = match &args.journal {
+        None => None,
+        Some(path) => Some(resume::of_each(path, &args, &stages, &mut shop)?),
+    };
     let shop = Arc::new(shop);
     let options = Options {
         name: stages[0].name.clone(),
@@ -82,6 +89,7 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
         interrupt,
         lines,
         keeper,
+        recorded,
     };
     let prints = if args.ungrouped && !args.json { Prints::Directly } else { Prints::Whole };
     let window = AHEAD.saturating_mul(args.batch as u64);
@@ -115,6 +123,7 @@ fn stages_of(args: &args::Each, command: &[OsString]) -> Result<Vec<Stage>, Prob
         stage.retry = Retry { times: args.retries, backoff: args.backoff.0, ..Retry::default() };
         stage.stdin = args.stdin;
         stage.isolation = args.isolate.then_some(Isolation::Pid);
+        stage.definition = definition(args, &command, index == 0);
         stages.push(stage);
     }
     let last = stages.len() - 1;
@@ -123,6 +132,20 @@ fn stages_of(args: &args::Each, command: &[OsString]) -> Result<Vec<Stage>, Prob
         stages[0].batch = Some(Batch { items: args.batch, wait: None });
     }
     Ok(stages)
+}
+
+/// All that decides what a command makes of an item, in one spelling.
+fn definition(args: &args::Each, command: &[OsString], is_first: bool) -> String {
+    let words = words::quote_all(command.iter().map(|word| word.as_bytes()));
+    let kind = if args.shell { "shell" } else { "run" };
+    let mut definition = format!("{kind}={words}\nstdin={}\n", args.stdin);
+    if let Some(replace) = &args.replace {
+        definition.push_str(&format!("replace={}\n", words::quote_all([replace.as_bytes()])));
+    }
+    if is_first && args.batch > 1 {
+        definition.push_str(&format!("batch={}\n", args.batch));
+    }
+    definition
 }
 
 /// The work of one command.

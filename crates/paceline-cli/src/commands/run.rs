@@ -1,19 +1,21 @@
 //! `paceline run`: the stages of a file as a pipeline of the engine.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, process::ExitCode, sync::Arc};
 
+use paceline_journal::NewRun;
 use paceline_process::Isolation;
 
 use crate::{
     args,
     commands::{
-        drive::{Options, cannot_begin, drive},
+        drive::{Options, Recorded, cannot_begin, drive},
         open_items,
     },
+    journal::{self, Opened},
     message::{Problem, harmless},
     report::{Console, Reporter},
     source::{Interrupt, Item},
-    spec,
+    spec::{self, Pipeline},
     stages::{self, Prints, Workshop},
 };
 
@@ -30,14 +32,39 @@ pub(crate) fn run(args: args::Run) -> Result<ExitCode, Problem> {
         }
     }
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
-    let items = open_items(&file, args.inputs, &interrupt)?;
+    let inputs: Vec<Vec<u8>> = args.inputs.into_iter().map(OsString::into_vec).collect();
+    let source = source_word(&file, &inputs);
+    let items = open_items(&file, inputs.clone(), &interrupt)?;
 
     let console = Console::default();
     if let Some(note) = items.note().filter(|_| !args.quiet) {
         console.line(&format!("note: {}", harmless(note.as_bytes())));
     }
     let reporter = Arc::new(Reporter::new(console).quiet(args.quiet).recording(args.json));
-    let shop = Workshop::of_file(&file, reporter.clone()).map_err(cannot_begin)?;
+    let recorded = if args.no_journal {
+        None
+    } else {
+        let place = journal::place(args.recording.journal.as_deref(), Some(&args.file));
+        let durable = args.recording.durable;
+        let journal = journal::open(&place, durable, &reporter)?;
+        let pipeline = std::path::absolute(&args.file).map_err(cannot_begin)?;
+        let (journal, number) = journal::begin(
+            journal,
+            &NewRun {
+                command: "run".to_owned(),
+                name: file.name.clone(),
+                pipeline: Some(pipeline.into_os_string().into_vec()),
+                source: source.to_owned(),
+                inputs,
+                stages: journal::stage_specs(&file.stages),
+            },
+        )?;
+        let record = Opened::new(journal, number, durable).record(reporter.clone())?;
+        Some(Recorded::begun(record, &file.stages, false))
+    };
+    let mut shop = Workshop::of_file(&file, reporter.clone()).map_err(cannot_begin)?;
+    shop.recorded_by(recorded.as_ref().map(|recorded| recorded.record.clone()));
+    let shop = Arc::new(shop);
     let options = Options {
         name: file.name,
         json: args.json,
@@ -49,13 +76,23 @@ pub(crate) fn run(args: args::Run) -> Result<ExitCode, Problem> {
         interrupt,
         lines: None,
         keeper: None,
+        recorded,
     };
     let inputs = items.map(|item| item.map(alone));
     drive(options, inputs, |items| stages::add_all(items, &file.stages, &shop, Prints::Nothing))
 }
 
+/// Where the items come from, in the journal's words.
+fn source_word(file: &Pipeline, inputs: &[Vec<u8>]) -> &'static str {
+    match &file.source {
+        _ if !inputs.is_empty() => "inputs",
+        Some(source) if !source.is_stdin() => "file",
+        _ => "stdin",
+    }
+}
+
 /// An item of the only source.
-fn alone(item: Item) -> (Item, Vec<bytes::Bytes>) {
+pub(super) fn alone(item: Item) -> (Item, Vec<bytes::Bytes>) {
     let parts = vec![item.bytes.clone()];
     (item, parts)
 }

@@ -6,7 +6,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::journal::Record;
 
 /// Device and inode of a folder.
 pub(crate) type FolderId = (u64, u64);
@@ -14,9 +17,29 @@ pub(crate) type FolderId = (u64, u64);
 /// The output names of a run, each with the item that asked for it first. A
 /// clone is the same list.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Claims(Arc<Mutex<HashMap<[u8; 16], u64>>>);
+pub(crate) struct Claims {
+    holders: Arc<Mutex<HashMap<[u8; 16], u64>>>,
+    record: Option<Record>,
+}
 
 impl Claims {
+    /// Lets `record` know of the folders that files are made in.
+    pub(crate) fn recorded_by(record: Option<Record>) -> Self {
+        Self { record, ..Self::default() }
+    }
+
+    /// Notes that a file is about to be made in `folder`.
+    pub(crate) fn enter(&self, folder: &Path) {
+        if let Some(record) = &self.record {
+            record.folder(folder);
+        }
+    }
+
+    /// Whether files must be on the disk before they get their names.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.record.as_ref().is_some_and(Record::is_durable)
+    }
+
     /// Gives the name to the item `seq`, or the number of the item that has
     /// it. An item may claim its own name again, as a retry does.
     pub(crate) fn claim(&self, folder: FolderId, name: &[u8], seq: u64) -> Result<(), u64> {
@@ -27,7 +50,7 @@ impl Claims {
         let mut key = [0; 16];
         hasher.finalize_xof().fill(&mut key);
         // A panic elsewhere leaves the map whole: each change is one insertion.
-        let mut holders = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
         match holders.entry(key) {
             Entry::Occupied(holder) if *holder.get() != seq => Err(*holder.get()),
             Entry::Occupied(_) => Ok(()),

@@ -32,6 +32,8 @@ struct State {
 
 #[derive(Debug)]
 struct Running {
+    /// The number of the first item in the run.
+    number: u64,
     command: Vec<u8>,
     /// By the wall clock, since 1970.
     started: Duration,
@@ -54,15 +56,16 @@ impl JobLog {
     }
 
     /// Notes what is about to run.
-    pub(crate) fn starts(&self, seq: u64, commands: &[Vec<OsString>]) {
+    pub(crate) fn starts(&self, seq: u64, number: u64, commands: &[Vec<OsString>]) {
         let commands: Vec<String> = commands
             .iter()
             .map(|arguments| words::quote_all(arguments.iter().map(|word| word.as_bytes())))
             .collect();
         let command = commands.join(" | ").replace('\n', "\\n").into_bytes();
-        self.state()
-            .running
-            .insert(seq, Running { command, started: now(), since: Instant::now(), received: 0 });
+        self.state().running.insert(
+            seq,
+            Running { number, command, started: now(), since: Instant::now(), received: 0 },
+        );
     }
 
     /// Notes how much a job has written.
@@ -78,7 +81,9 @@ impl JobLog {
         let Some(&seq) = event.item.sequence_numbers().first() else { return true };
         let mut state = self.state();
         // What failed before it came to a job has no row.
-        let Some(Running { command, started, since, received }) = state.running.remove(&seq) else {
+        let Some(Running { number, command, started, since, received }) =
+            state.running.remove(&seq)
+        else {
             return true;
         };
         let (exit, signal) = match event.ending {
@@ -89,7 +94,7 @@ impl JobLog {
             Ending::Unfinished => (-1, 0),
         };
         let mut row = format!(
-            "{seq}\t:\t{:.3}\t{:.3}\t0\t{received}\t{exit}\t{signal}\t",
+            "{number}\t:\t{:.3}\t{:.3}\t0\t{received}\t{exit}\t{signal}\t",
             started.as_secs_f64(),
             since.elapsed().as_secs_f64()
         )
@@ -102,6 +107,11 @@ impl JobLog {
             state.trouble = Some(error);
         }
         state.trouble.is_none()
+    }
+
+    /// Whether a row could not be written.
+    pub(crate) fn has_trouble(&self) -> bool {
+        self.state().trouble.is_some()
     }
 
     /// Why a row could not be written, if one could not.

@@ -54,7 +54,7 @@ pub(crate) fn unfinished(tracked: &[Tracked]) -> Json {
 }
 
 /// A worker's own errors have no kind of their own on the command line.
-fn kind(failure: &Failure) -> &'static str {
+pub(crate) fn kind(failure: &Failure) -> &'static str {
     match failure.kind() {
         paceline::FailureKind::Failed => "io",
         kind => kind.as_str(),
@@ -66,12 +66,12 @@ fn head(tracked: &[Tracked]) -> Map<String, Json> {
     let batch = tracked.first().and_then(|first| first.batch).map(|batch| batch.number);
     match (tracked, batch) {
         ([one], None) => {
-            object.insert("seq".into(), one.origin.seq.into());
+            object.insert("seq".into(), one.origin.number.into());
             object.insert("id".into(), one.origin.id().into());
             put_bytes(&mut object, "in", &one.origin.item.bytes);
         }
         (many, batch) => {
-            let first = many.first().map(|tracked| tracked.origin.seq);
+            let first = many.first().map(|tracked| tracked.origin.number);
             object.insert("seq".into(), batch.or(first).into());
             let ids: Vec<_> = many.iter().map(|tracked| tracked.origin.id()).collect();
             object.insert("id".into(), ids.into());
@@ -108,7 +108,7 @@ fn millis(time: Duration) -> f64 {
 }
 
 /// Puts bytes in as text, or in base64 under another name if they are none.
-fn put_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
+pub(crate) fn put_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => {
             object.insert(name.into(), text.into());
@@ -117,6 +117,14 @@ fn put_bytes(object: &mut Map<String, Json>, name: &str, bytes: &[u8]) {
             object.insert(name.into(), Json::Null);
             object.insert(format!("{name}_b64"), BASE64_STANDARD.encode(bytes).into());
         }
+    }
+}
+
+/// Bytes as text, or as an object with their base64 if they are none.
+pub(crate) fn text_or_base64(bytes: &[u8]) -> Json {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => text.into(),
+        Err(_) => json!({ "b64": BASE64_STANDARD.encode(bytes) }),
     }
 }
 

@@ -74,8 +74,8 @@ impl Format {
                 return Some(item);
             }
             Self::Plain => return Some(item),
-            Self::Json => json(&item.bytes),
-            Self::Csv { header: Some(names) } => csv_fields(names, &item.bytes),
+            Self::Json => json_of(&item.bytes),
+            Self::Csv { header: Some(names) } => csv_of(names, &item.bytes),
             Self::Csv { header } => {
                 let bytes = item.bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&item.bytes);
                 let names = csv_record(bytes);
@@ -92,7 +92,7 @@ impl Format {
     }
 }
 
-fn json(bytes: &[u8]) -> Result<Fields, String> {
+pub(super) fn json_of(bytes: &[u8]) -> Result<Fields, String> {
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(map)) => Ok(Fields::Json(map)),
         Ok(_) => Err("is no JSON object".to_owned()),
@@ -108,7 +108,7 @@ fn json(bytes: &[u8]) -> Result<Fields, String> {
     }
 }
 
-fn csv_fields(names: &Arc<[String]>, bytes: &[u8]) -> Result<Fields, String> {
+pub(super) fn csv_of(names: &Arc<[String]>, bytes: &[u8]) -> Result<Fields, String> {
     let values = csv_record(bytes);
     if values.len() > names.len() {
         let (found, named) = (values.len(), names.len());

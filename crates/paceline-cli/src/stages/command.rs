@@ -114,6 +114,9 @@ impl Commands {
     /// whether a descendant of it held its lines.
     fn tell(&self, value: &Value, output: &mut Output, lines: Option<JobLines>) -> bool {
         let reporter = &self.step.shop.reporter;
+        if let Some(record) = &self.step.shop.record {
+            record.job_ended(value, self.step.index, output);
+        }
         reporter.pass_on(&value.origins, output.take_stderr());
         let holds_lines = lines.as_ref().is_some_and(JobLines::end);
         let passed_on = lines.map_or(0, |lines| lines.written());
@@ -197,7 +200,7 @@ impl Job<Value> for Commands {
             None => (None, None),
             Some(lines) => {
                 let (lines, ends) =
-                    lines.open(value.owner(), self.step.shop.reporter.tag(&value.origins))?;
+                    lines.open(value.turn(), self.step.shop.reporter.tag(&value.origins))?;
                 (Some(lines), Some(ends))
             }
         };

@@ -8,7 +8,7 @@ use percent_encoding::percent_decode;
 use super::{Shown, StepError};
 
 /// Gives the path that a `file:` URL names, or `None` if it is another URL.
-pub(super) fn path(url: &[u8]) -> Result<Option<Vec<u8>>, StepError> {
+pub(crate) fn path(url: &[u8]) -> Result<Option<Vec<u8>>, StepError> {
     let Some(rest) = strip_scheme(url) else {
         return Ok(None);
     };

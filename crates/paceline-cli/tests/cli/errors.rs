@@ -283,6 +283,11 @@ fn the_help_is_short_and_names_the_exit_statuses() {
                                          have failed
           --isolate                      Run each job in a PID namespace of its own, which nothing
                                          outlives
+          --journal <FILE>               Record in FILE and not in `.paceline/journal.db` beside the
+                                         pipeline file
+          --durable                      Wait for the disk at each commit: what is done survives a power
+                                         cut
+          --no-journal                   Record nothing: the run cannot be resumed
       -h, --help                         Print help (see more with '--help')
 
     Exit status:

@@ -102,7 +102,7 @@ fn names_cannot_lead_out_of_the_folder() {
         assert_eq!(ended.code, Some(1), "`{name}`: {}", ended.stderr);
     }
     assert!(outside.list("").is_empty());
-    assert_eq!(world.list(""), ["made", "p.toml"]);
+    assert_eq!(world.list(""), [".paceline", "made", "p.toml"]);
     assert_eq!(world.run(["/x"]).end().exits(0).lines(), ["made//x"]);
     assert_eq!(world.list("made"), ["link", "x"]);
 
@@ -122,7 +122,7 @@ fn hostile_names_are_made_as_they_are() {
 #[test]
 fn a_full_disk_fails_the_item_and_leaves_nothing() {
     let world = making("made/{}", "run = \"head -c 100000 /dev/zero\"");
-    let ended = world.sh("ulimit -f 8; exec \"$PACELINE\" run p.toml x").end();
+    let ended = world.sh("ulimit -f 8; exec \"$PACELINE\" run --no-journal p.toml x").end();
     assert_eq!(ended.code, Some(1), "{ended:?}");
     assert!(world.list("made").is_empty());
 }

@@ -282,7 +282,8 @@ impl Started<'_> {
         }
     }
 
-    fn has_ended_after(&self, time: Duration) -> bool {
+    /// Whether it ends within `time`.
+    pub(crate) fn has_ended_after(&self, time: Duration) -> bool {
         let time = Timespec::try_from(time).unwrap();
         let mut fds = [PollFd::new(&self.pidfd, PollFlags::IN)];
         poll(&mut fds, Some(&time)).is_ok_and(|ready| ready > 0)

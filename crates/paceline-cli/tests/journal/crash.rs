@@ -1,0 +1,209 @@
+//! F1 and F2: `kill -9` at random moments and at every named one.
+
+use std::{
+    collections::BTreeSet,
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    set_of,
+    support::{Ended, World},
+};
+
+/// How many jobs of the chain run at once in its last stage.
+const LAST_WORKERS: usize = 2;
+
+/// Tells something to whoever looks at the test's output.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+struct Random(u64);
+
+impl Random {
+    /// From the time, which is told where a test fails.
+    fn new() -> Self {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        say(&format!("seed: {}", now.as_nanos() as u64));
+        Self(now.as_nanos() as u64)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// Goes on until the run is done; gives all that was printed and how often it was killed.
+fn until_done(
+    world: &World,
+    is_new: bool,
+    mut kill_after: impl FnMut() -> Option<Duration>,
+) -> (BTreeSet<String>, usize) {
+    let (mut printed, mut kills) = (BTreeSet::new(), 0);
+    let mut is_first = is_new;
+    loop {
+        let has_run = !is_first && world.has(".paceline/journal.db") && has_begun(world);
+        let run = if has_run { world.resume(["-q"]) } else { world.run(["-q"]) };
+        is_first = false;
+        let started = run.start();
+        let is_killed = match kill_after() {
+            Some(time) => !started.has_ended_after(time),
+            None => false,
+        };
+        if is_killed {
+            started.signal(Signal::KILL);
+        }
+        let ended: Ended = started.end();
+        printed.extend(ended.printed());
+        match (ended.code, ended.signal) {
+            (Some(0), _) => return (printed, kills),
+            (None, Some(9)) => kills += 1,
+            _ => panic!("{ended:?}"),
+        }
+    }
+}
+
+/// Whether the run itself was recorded before the kill.
+fn has_begun(world: &World) -> bool {
+    world.paceline(["status"]).end().code == Some(0)
+}
+
+/// Asserts what no kill may change.
+fn check(world: &World, items: usize, kills: usize, printed: &BTreeSet<String>) {
+    assert_eq!(*printed, set_of(items), "every result was printed");
+    let sink: BTreeSet<(String, String)> = world
+        .set("three.log")
+        .into_iter()
+        .map(|line| line.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap())
+        .collect();
+    let seen: BTreeSet<String> = sink.iter().map(|(item, _)| item.clone()).collect();
+    assert_eq!(seen, set_of(items), "the last stage has seen every item");
+    assert_eq!(sink.len(), items, "an item has one identity in all sessions");
+    let attempts = world.count("three.log");
+    // Besides what ran, what had ended in the last two milliseconds may run again.
+    let most = items + kills * (LAST_WORKERS + 2);
+    assert!(attempts <= most, "{attempts} attempts of {items} items with {kills} kills");
+    assert_eq!(world.list("out").len(), items, "an output for each and nothing else");
+    assert_eq!(world.sql::<String>("PRAGMA integrity_check"), "ok");
+    let ok: i64 = world.sql("SELECT count(*) FROM results WHERE stage = 2 AND outcome = 'ok'");
+    assert_eq!(ok, items as i64);
+    let twice: i64 = world.sql("SELECT count(*) - count(DISTINCT id) FROM items");
+    assert_eq!(twice, 0);
+}
+
+#[test]
+fn f1_killed_at_random_moments_a_run_comes_to_the_same_end() {
+    let soak = std::env::var("PACELINE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
+    let (items, longest, wanted) = match soak {
+        None => (150, 300, 50),
+        Some(_) => (2000, 1500, usize::MAX),
+    };
+    let end = Instant::now() + Duration::from_secs(soak.unwrap_or(60));
+    let mut random = Random::new();
+    let mut all = 0;
+    while all < wanted && Instant::now() < end {
+        let world = World::chain(items);
+        let left = wanted - all;
+        let mut planned = 0;
+        let (printed, kills) = until_done(&world, true, || {
+            planned += 1;
+            (planned <= left).then(|| Duration::from_millis(5 + random.below(longest)))
+        });
+        check(&world, items, kills, &printed);
+        all += kills;
+    }
+    say(&format!("{all} kills"));
+    assert!(all >= 50 || soak.is_some(), "{all} kills in a minute");
+}
+
+/// Where the program can be killed by name.
+const POINTS: [&str; 9] = [
+    "output.before-sync",
+    "output.after-sync",
+    "output.before-rename",
+    "output.after-rename",
+    "answer.before-record",
+    "answer.before-enqueue",
+    "journal.before-commit",
+    "journal.after-commit",
+    "result.before-mark",
+];
+
+#[test]
+fn f2_killed_at_every_named_point_a_run_comes_to_the_same_end() {
+    let counts: &[u32] = if std::env::var_os("PACELINE_SOAK_SECONDS").is_some() {
+        &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]
+    } else {
+        &[1, 2, 5, 20]
+    };
+    const ITEMS: usize = 20;
+    for point in POINTS {
+        let mut kills = 0;
+        for count in counts {
+            let world = World::chain(ITEMS);
+            let fail = format!("{point}:{count}");
+            let ended = world.run(["-q", "--durable"]).env("PACELINE_FAIL", &fail).end();
+            let was_killed = ended.signal == Some(9);
+            assert!(was_killed || ended.code == Some(0), "{fail}: {ended:?}");
+            let mut printed = ended.printed();
+            if was_killed {
+                kills += 1;
+                printed.extend(until_done(&world, false, || None).0);
+            }
+            check(&world, ITEMS, 1, &printed);
+        }
+        assert!(kills > 0, "{point} was never reached");
+    }
+}
+
+#[test]
+fn what_a_killed_run_has_left_running_is_ended_before_its_items_run_again() {
+    let world = World::with(
+        r#"
+[source]
+values = ["a"]
+[[stage]]
+name = "one"
+shell = 'echo $$ >> pids; if test ! -e second; then exec sleep 1000; fi; grep -q . /proc/$(head -n 1 pids)/cmdline 2>/dev/null && echo alive || echo gone'
+"#,
+    );
+    let mut started = world.run(["-q"]).start();
+    started.until("the job runs", || world.has("pids"));
+    // Neither the program nor its guard gets to clean up.
+    let guard = world.children_of(&started).into_iter().find(|(_, line)| line.contains("guard"));
+    if let Some((pid, _)) = guard {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    }
+    started.signal(Signal::KILL);
+    started.end();
+    world.write("second", "");
+    assert_eq!(world.resume(["-q"]).end().exits(0).text(), "gone\n");
+}
+
+#[test]
+fn unfinished_outputs_of_a_killed_run_are_removed() {
+    let world = World::with(
+        r#"
+[source]
+values = ["a"]
+[[stage]]
+name = "one"
+shell = 'echo half; test -e second || (echo > on; sleep 1000)'
+to = "deep/{in}/{in}.txt"
+"#,
+    );
+    let mut started = world.run(["-q"]).start();
+    started.until("the job runs", || world.has("on"));
+    started.signal(Signal::KILL);
+    started.end();
+    assert_eq!(world.list("deep/a").len(), 1, "an unfinished file");
+    world.write("second", "");
+    world.resume(["-q"]).end().exits(0);
+    assert_eq!(world.list("deep/a"), ["a.txt"]);
+}
