@@ -69,6 +69,7 @@ mod node;
 mod outlet;
 pub mod pace;
 mod pipeline;
+mod process_pool;
 mod retry;
 mod rounds;
 mod run;
@@ -106,6 +107,7 @@ pub use monitor::{Monitor, Progress, StageProgress};
 /// What a stage of kind `command` runs, and what it gives.
 pub use paceline_process::{Chain, Command, Output, Stderr, Stdin, Stdout};
 pub use pipeline::Pipeline;
+pub use process_pool::{Mapped, ProcessPool, ProcessPoolBuilder};
 pub use retry::Retry;
 pub use rounds::{Rounds, Stopped};
 pub use run::fan_in::Part;

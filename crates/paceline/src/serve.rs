@@ -111,7 +111,7 @@ impl<T: Serialize + DeserializeOwned> Wire for Json<T> {
 /// Does the work of a worker process: answers each item with what `function`
 /// makes of it, and returns when there are no more.
 ///
-///XX
+/// For the program that a stage starts by [`Serve::frames`](crate::Serve::frames),
 /// or a [`ProcessPool`](crate::ProcessPool). An error or a panic fails the
 /// item alone; so does whatever ends the process.
 ///

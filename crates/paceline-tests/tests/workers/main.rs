@@ -3,4 +3,5 @@
 
 mod crashes;
 mod life;
+mod pool;
 mod support;

@@ -386,13 +386,12 @@ where
 
     /// Settles what the worker has answered, and tells what is wrong with it.
     fn settle(&mut self, index: usize) -> Option<Why> {
-        let Seat { state: State::Taken(worker), deaths } = &mut self.seats[index] else {
-            return None;
-        };
+        let State::Taken(worker) = &mut self.seats[index].state else { return None };
         self.desk.answer_for(index);
         let heard = self.desk.hear(worker, self.serve);
         if worker.answered > 0 {
-            *deaths = 0;
+            // The program works: those elsewhere died of their items.
+            self.seats.iter_mut().for_each(|seat| seat.deaths = 0);
         }
         match heard {
             Ok(()) => None,
