@@ -28,6 +28,7 @@ pub mod item60;
 pub mod item61;
 pub mod item62;
 pub mod item63;
+pub mod item64;
 pub mod life;
 
 use paceline::BoxError;
@@ -56,6 +57,7 @@ const ITEMS: &[Item] = &[
     item61::ITEM,
     item62::ITEM,
     item63::ITEM,
+    item64::ITEM,
 ];
 
 impl Item {

@@ -41,6 +41,12 @@ use crate::{
 fn main() -> ExitCode {
     // Before there is another thread. It also serves as the guard of another of our kind.
     paceline_process::init(Options::default().only_parent(true));
+    // Nor is it to read its arguments if it is a worker of `demo 64`.
+    match paceline_chapter::item64::serve_if_asked() {
+        Ok(false) => {}
+        Ok(true) => return ExitCode::from(exit_code::OK),
+        Err(error) => return trouble(&Problem::new(error.to_string())),
+    }
     match run(Cli::parse().command) {
         Ok(code) => code,
         Err(problem) => {

@@ -38,3 +38,11 @@ fn demo_ends_by_sigpipe_when_nobody_reads_it() {
     drop(reader);
     world.paceline(["demo", "54", "--no-python"]).stdout(writer).end().ends_by(Signal::PIPE);
 }
+
+#[test]
+fn r64_1_r56_3_worker_processes_give_the_divisors_and_the_generations_of_the_row() {
+    let world = World::new();
+    // It fails unless both come out as they must.
+    let shown = world.paceline(["demo", "64", "--no-python"]).end().exits(0);
+    assert!(shown.text().contains("processes: 180 generations"), "{}", shown.text());
+}
