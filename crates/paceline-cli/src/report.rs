@@ -50,6 +50,8 @@ pub(crate) struct Reporter {
     log: Option<JobLog>,
     /// Whether a poll that takes too long has been told of.
     told_of_poll: AtomicBool,
+    /// Whether it has been told that jobs wait for processes or descriptors.
+    told_of_lack: AtomicBool,
     /// What ends the run when the log cannot be written any more.
     stop: OnceLock<Stop>,
     inside: Mutex<HashMap<u64, Tracked>>,
@@ -123,6 +125,7 @@ impl Reporter {
             tags: false,
             log: None,
             told_of_poll: AtomicBool::new(false),
+            told_of_lack: AtomicBool::new(false),
             stop: OnceLock::new(),
             inside: Mutex::default(),
             left: Mutex::default(),
@@ -375,6 +378,16 @@ impl Observer for Reporter {
             self.console.line(&format!(
                 "overdue: {item}: stage `{stage}` takes longer than {timeout:?} and cannot be \
                  interrupted"
+            ));
+        }
+    }
+
+    fn waits_to_start(&self, stage: &str, why: &str) {
+        if self.tells_failures && !self.told_of_lack.swap(true, Ordering::Relaxed) {
+            let why = harmless(why.as_bytes());
+            let stage = harmless(stage.as_bytes());
+            self.console.line(&format!(
+                "note: stage `{stage}` waits to start jobs, since the system refuses more: {why}"
             ));
         }
     }

@@ -34,7 +34,8 @@ pub struct Error {
 pub enum ErrorKind {
     /// The pipeline cannot work as it was built. Nothing was run.
     Invalid,
-    /// A thread or an event loop could not be started. Items taken before are unfinished.
+    /// A thread or an event loop could not be started, or for ten seconds no
+    /// child process while none ran. Items taken before are unfinished.
     Start,
     /// The worker processes of a stage could not be kept going. Items that
     /// were not done are unfinished.

@@ -70,6 +70,11 @@ pub trait Observer: Send + Sync {
     /// numbers of workers. Told by the run's service thread.
     fn paced(&self, _survey: &Survey) {}
 
+    /// A `command` stage has waited for a second to start a child, since the
+    /// system has no processes or descriptors left. It goes on waiting while
+    /// other children run, whose end gives some back. Told once an item that waits.
+    fn waits_to_start(&self, _stage: &str, _why: &str) {}
+
     /// An item of the source has ended; each one ends exactly once.
     fn item_ended(&self, _item: u64, _ending: &Ending) {}
 

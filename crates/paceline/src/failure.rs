@@ -161,6 +161,20 @@ impl Fault {
         &*self.cause
     }
 
+    /// The fault and what caused it, each said once.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut line = self.to_string();
+        let mut cause = Error::source(self);
+        while let Some(error) = cause {
+            let text = error.to_string();
+            if !line.contains(&text) {
+                line = format!("{line}: {text}");
+            }
+            cause = error.source();
+        }
+        line
+    }
+
     /// Returns the exit status of the child that failed, if it is known.
     pub fn code(&self) -> Option<i32> {
         self.code

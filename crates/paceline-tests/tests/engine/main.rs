@@ -9,6 +9,7 @@ mod pace;
 mod phases;
 mod retries;
 mod shared_state;
+mod shortage;
 mod staged;
 mod stops;
 mod support;

@@ -312,7 +312,7 @@ where
                 }
                 self.lacking = Some((since, now.saturating_add(LACKING)));
             }
-            Err(fault) => self.fail(&format!("could not be started: {}", with_causes(&fault))),
+            Err(fault) => self.fail(&format!("could not be started: {}", fault.with_causes())),
         }
     }
 
@@ -609,18 +609,4 @@ fn story(why: &Why, departed: &Departed) -> String {
     } else {
         format!("worker process {id} {what}; it said last: {last_words}")
     }
-}
-
-/// A fault and what caused it, each said once.
-fn with_causes(fault: &Fault) -> String {
-    let mut line = fault.to_string();
-    let mut cause = std::error::Error::source(fault);
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !line.contains(&text) {
-            line = format!("{line}: {text}");
-        }
-        cause = error.source();
-    }
-    line
 }

@@ -21,6 +21,7 @@ use super::Core;
 use crate::{
     account::{Held, Shard},
     chunk::Chunk,
+    error::{Error, ErrorKind},
     event::StageEnded,
     failure::{Failure, FailureKind, Fault},
     item::{Again, Ending, Envelope, ItemId, Load},
@@ -31,7 +32,7 @@ use crate::{
     stop::StopLevel,
     sync::{Either, first, lock},
     watch::{Seat, Watch},
-    worker::{Attempt, Surroundings, Work, panic_message},
+    worker::{Attempt, Surroundings, Work, command, panic_message},
 };
 
 /// How often a worker on a thread gives up the core before it sleeps on an
@@ -264,6 +265,13 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
                 Ok(value) => return Some(self.done(id, value, tries, service)),
                 Err(fault) => fault,
             };
+            if let Some(refused) = command::refused(&fault) {
+                let message = format!("stage `{}`: {refused}", self.stage.settings.name);
+                self.core.fail(Error::new(ErrorKind::Start, message));
+                self.core.stop.cancel();
+                self.unfinished(id.clone(), tries - 1);
+                return Some(Envelope::new(id, Load::Unfinished));
+            }
             if fault.is_pushback() {
                 self.shard().pushback.fetch_add(1, Ordering::Relaxed);
             }

@@ -6,7 +6,7 @@
 //! after the grace period; its whole group with it.
 
 use std::{
-    io,
+    fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::atomic::{AtomicU64, Ordering},
@@ -29,11 +29,16 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// How soon a start that lacked something is tried again; it doubles up to the last.
 const LACKING: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(100)];
 
-/// How long something may be lacking while no child ends that could have had it.
+/// After how long people are told that something is lacking.
+const LACKING_UNTOLD: Duration = Duration::from_secs(1);
+
+/// How long nothing may run and nothing be started before that is the end of the run.
 const LACKING_AT_MOST: Duration = Duration::from_secs(10);
 
-/// Children that have ended. Of the whole process, as are the limits that one waits for here.
-static ENDED: AtomicU64 = AtomicU64::new(0);
+/// Children that run, and those that have run. Of the whole process, as are
+/// the limits that one waits for here.
+static RUNNING: AtomicU64 = AtomicU64::new(0);
+static STARTED: AtomicU64 = AtomicU64::new(0);
 
 /// What a stage of kind `command` does with an item: which children it runs,
 /// and what their output means.
@@ -111,7 +116,6 @@ where
         let running = Running::of(&child, surroundings);
         let why_not = supervise(&mut child, surroundings).await;
         drop(running);
-        ENDED.fetch_add(1, Ordering::Relaxed);
         let why_not = why_not?;
         let Some(output) = child.into_output() else {
             unreachable!("a child that was waited for has an output");
@@ -135,6 +139,8 @@ impl<'s> Running<'s> {
     fn of(child: &Child, surroundings: &Surroundings<'s>) -> Self {
         let (shard, pid) = (surroundings.shard, child.id());
         lock(&shard.children).push((pid, surroundings.clock.now()));
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        STARTED.fetch_add(1, Ordering::Relaxed);
         Self { shard, pid }
     }
 }
@@ -142,6 +148,7 @@ impl<'s> Running<'s> {
 impl Drop for Running<'_> {
     fn drop(&mut self) {
         lock(&self.shard.children).retain(|(pid, _)| *pid != self.pid);
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -149,7 +156,9 @@ impl<J> Children<J> {
     /// Starts the children.
     ///
     /// What they lack for it, descriptors or processes, comes back when others
-    /// end: it waits for that, and no attempt has been made meanwhile.
+    /// end: it waits for that, and no attempt has been made meanwhile. Where
+    /// there are no others, and none can be started for some time, no item
+    /// can be to blame: that is a [`Refused`].
     async fn start<In>(
         &self,
         item: In,
@@ -160,7 +169,9 @@ impl<J> Children<J> {
     {
         let Surroundings { clock, stop, .. } = surroundings;
         let [mut delay, longest] = LACKING;
-        let (mut ended, mut since) = (ENDED.load(Ordering::Relaxed), clock.now());
+        let begun = clock.now();
+        let (mut started, mut since) = (STARTED.load(Ordering::Relaxed), begun);
+        let mut is_told = false;
         loop {
             let fault = match caught(|| self.0.start(&item, &surroundings.attempt)) {
                 Ok((chain, state)) => {
@@ -177,11 +188,18 @@ impl<J> Children<J> {
             if !is_shortage(&fault) {
                 return Err(fault);
             }
-            let ended_by_now = ENDED.load(Ordering::Relaxed);
-            if ended != ended_by_now {
-                (ended, since) = (ended_by_now, clock.now());
-            } else if clock.now().saturating_sub(since) >= LACKING_AT_MOST {
-                return Err(fault);
+            let now = clock.now();
+            let started_by_now = STARTED.load(Ordering::Relaxed);
+            if started != started_by_now || RUNNING.load(Ordering::Relaxed) > 0 {
+                (started, since) = (started_by_now, now);
+            } else if now.saturating_sub(since) >= LACKING_AT_MOST {
+                return Err(Fault::new(FailureKind::Io, Refused(fault)).permanent());
+            }
+            if !is_told && now.saturating_sub(begun) >= LACKING_UNTOLD {
+                is_told = true;
+                if let Some(observer) = surroundings.observer {
+                    observer.waits_to_start(surroundings.stage, &fault.with_causes());
+                }
             }
             let stopped = stop.reached(StopLevel::Cancel);
             if let Either::Second(()) = first(clock.sleep(delay), stopped).await {
@@ -190,6 +208,24 @@ impl<J> Children<J> {
             delay = longest.min(delay * 2);
         }
     }
+}
+
+/// The system has refused every start for [`LACKING_AT_MOST`], while nothing ran.
+#[derive(Debug)]
+pub(crate) struct Refused(Fault);
+
+impl fmt::Display for Refused {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "no process could be started for {LACKING_AT_MOST:?}: ")?;
+        formatter.write_str(&self.0.with_causes())
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The end of the run, if the fault is one.
+pub(crate) fn refused(fault: &Fault) -> Option<&Refused> {
+    fault.cause().downcast_ref()
 }
 
 /// Whether the end of other children would help.
