@@ -8,6 +8,7 @@
 mod hostile;
 mod isolate;
 mod job_control;
+mod many;
 mod matrix;
 mod signals;
 mod state;

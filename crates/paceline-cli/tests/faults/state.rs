@@ -177,20 +177,43 @@ fn few_descriptors_mean_fewer_jobs_and_no_failed_ones() {
     });
 }
 
+/// F32. The clock on the wall is set while a job runs, back and ahead; neither
+/// hides the end of a timeout, nor brings it about, nor changes the order.
 #[test]
-fn a_clock_that_is_set_does_not_disturb_timeouts() {
+fn f32_a_clock_that_is_set_disturbs_neither_timeouts_nor_order() {
     watched(|| {
-        let world = World::new();
-        if world.sh("command -v faketime").end().code != Some(0) {
+        if World::new().sh("command -v faketime").end().code != Some(0) {
             say("SKIPPED, since there is no `faketime`");
             return;
         }
         for shift in ["-1h", "+1d"] {
-            let run = format!(
-                "exec faketime --exclude-monotonic -f '{shift}' \"$PACELINE\" each --timeout 20 \
-                 -k sh -c 'echo $1' sh ::: a b c"
-            );
-            assert_eq!(world.sh(&run).end().exits(0).lines(), ["a", "b", "c"], "{shift}");
+            for (timeout, is_late) in [("50", false), ("0.3", true)] {
+                let world = World::new();
+                world.write("shift", "+0");
+                world.fifo("gate");
+                let job = "touch up; read x < gate; echo $1";
+                let run = format!(
+                    "export FAKETIME_TIMESTAMP_FILE=\"$PWD/shift\" FAKETIME_NO_CACHE=1\n\
+                     exec faketime --exclude-monotonic -f +0 env -u FAKETIME \"$PACELINE\" each \
+                     --timeout {timeout} --joblog log -k sh -c '{job}' sh ::: a"
+                );
+                let mut run = world.sh(&run).start();
+                run.until("the start", || world.has("up"));
+                world.write("shift", shift);
+                if !is_late {
+                    open(&world, "gate");
+                }
+                let ended = run.end();
+                if is_late {
+                    ended.exits(1).says("took longer than");
+                } else {
+                    assert_eq!(ended.exits(0).lines(), ["a"], "{shift}");
+                }
+                let log = world.read("log");
+                let column = |number| log.lines().nth(1).unwrap().split('\t').nth(number).unwrap();
+                let took: f64 = column(3).trim().parse().unwrap();
+                assert!((0.0..60.0).contains(&took), "{shift}: {log}");
+            }
         }
     });
 }

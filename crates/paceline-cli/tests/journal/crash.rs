@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    hash::{BuildHasher, RandomState},
     io::Write as _,
     time::{Duration, Instant},
 };
@@ -24,11 +25,11 @@ fn say(text: &str) {
 struct Random(u64);
 
 impl Random {
-    /// From the time, which is told where a test fails.
+    /// From a random number, which is told where a test fails.
     fn new() -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        say(&format!("seed: {}", now.as_nanos() as u64));
-        Self(now.as_nanos() as u64)
+        let seed = RandomState::new().hash_one(std::process::id());
+        say(&format!("seed: {seed}"));
+        Self(seed)
     }
 
     fn below(&mut self, limit: u64) -> u64 {

@@ -3,6 +3,9 @@
 //! `runner MODE REPORT`: does what the mode says and writes `ok`, or what went
 //! wrong, to the file. The test makes the surroundings, with `sh`.
 
+#[path = "runner/gibibyte.rs"]
+mod gibibyte;
+
 use std::env;
 use std::error::Error;
 use std::fs::{self, File};
@@ -26,6 +29,8 @@ fn main() {
         "exhaust-processes" => exhaust(ErrorKind::NoProcesses),
         "begun" => begun(&report),
         "spill" => spill(),
+        "small-pipes" => small_pipes(),
+        gibibyte if gibibyte.starts_with("gibibyte-") => gibibyte::run(gibibyte),
         "lost" => lost(),
         closed if closed.starts_with("closed") => {
             close(closed);
@@ -219,6 +224,35 @@ fn spill() -> Checked {
     };
     ensure(*error.kind() == ErrorKind::Spill, &format!("{error:?}"))?;
     ensure(error.to_string() == "could not keep the output of `head`", &error.to_string())
+}
+
+/// A user with so many pipes gets small ones: all that needs a buffer works all the same.
+fn small_pipes() -> Checked {
+    let held: Vec<_> = (0..1100).map(|_| io::pipe()).collect::<Result<_, _>>()?;
+    let (reader, _writer) = io::pipe()?;
+    let size = rustix::pipe::fcntl_getpipe_size(&reader)?;
+    ensure(size < 64 << 10, &format!("a further pipe has {size} bytes: is there no limit?"))?;
+    everything()?;
+    let input: Vec<u8> = (0..4_000_000_u32).map(|at| (at % 251) as u8).collect();
+    // To the child and back on two streams, while it reads nothing before it has written.
+    let script = "cat /dev/zero | head -c 300000 >&2; cat | cat";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .stdin(Stdin::from(input.as_slice()))
+        .stdout(Stdout::Capture)
+        .stderr(Stderr::Capture)
+        .run()?
+        .check()?;
+    ensure(output.stdout().to_bytes()? == input, "what came back differs")?;
+    ensure(output.stderr().to_bytes()?.len() == 300_000, "standard error is cut")?;
+    let chain = [
+        Command::new("cat").stdin(Stdin::from(input.as_slice())),
+        Command::new("cat"),
+        Command::new("cat").stdout(Stdout::Capture),
+    ];
+    ensure(Chain::new(chain).run()?.check()?.stdout().to_bytes()? == input, "the chain's differs")?;
+    drop(held);
+    Ok(())
 }
 
 /// Somebody else reaps our child: the status is unknown, and no success.

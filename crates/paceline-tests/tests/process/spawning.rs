@@ -319,9 +319,9 @@ fn r52_16_two_hundred_children_eight_at_a_time() {
     });
 }
 
-/// F20.
+/// F20, 200 times.
 #[test]
-fn a_script_just_written_can_be_run_while_others_fork() {
+fn f20_a_script_just_written_can_be_run_while_others_fork() {
     run(|world| {
         let done = AtomicBool::new(false);
         thread::scope(|scope| {

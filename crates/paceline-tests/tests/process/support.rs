@@ -14,7 +14,7 @@ use paceline_process::Command;
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 const COOKIE: &str = "PACELINE_TEST_COOKIE";
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Descriptors and zombies belong to the process: one test at a time.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -56,12 +56,17 @@ impl World {
     /// The script is the beginning of a command line that ends in the runner
     /// and its arguments.
     pub(crate) fn runner_in(&self, surroundings: &str, mode: &str) {
+        self.runner_within(Duration::from_secs(20), surroundings, mode);
+    }
+
+    /// The same with another time limit, which is below that of a test.
+    pub(crate) fn runner_within(&self, limit: Duration, surroundings: &str, mode: &str) {
         let report = self.path_text("report");
         let script = format!("{surroundings} \"$0\" \"$@\"");
         let output = self
             .sh(&script)
             .args([env!("CARGO_BIN_EXE_runner"), mode, &report])
-            .run_timeout(Duration::from_secs(20), Duration::from_secs(1))
+            .run_timeout(limit, Duration::from_secs(1))
             .unwrap();
         let report = fs::read_to_string(&report).unwrap_or_else(|error| error.to_string());
         assert_eq!(report, "ok", "in `{surroundings}`: {}", output.exit());

@@ -91,9 +91,22 @@ fn what_cannot_be_started_for_want_of_descriptors_has_not_run() {
     run(|world| world.runner_in("ulimit -n 40; exec", "begun"));
 }
 
+/// F16: root has no limit, so another user it must be, with 1,100 pipes.
+#[test]
+fn f16_small_pipes_are_no_deadlock() {
+    run(|world| {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        std::os::unix::fs::chown(world.path(""), Some(65530), None).unwrap();
+        let user = "exec setpriv --reuid=65530 --clear-groups prlimit --nofile=4000";
+        world.runner_in(user, "small-pipes");
+    });
+}
+
 /// F14: root has no limit, so another user it must be.
 #[test]
-fn running_out_of_processes_is_an_error_and_passes() {
+fn f14_running_out_of_processes_is_an_error_and_passes() {
     run(|world| {
         if !rustix::process::geteuid().is_root() {
             return;
