@@ -287,13 +287,13 @@ impl Iterator for Items {
         }
     }
 
-    /// At least one where the next item is already here, so that a feeder
-    /// can gather what there is and hand it on before it waits.
+    /// At least as many as are already here, so that a feeder can gather what
+    /// there is and hand it on before it waits.
     fn size_hint(&self) -> (usize, Option<usize>) {
         match &self.kind {
             Kind::Given { items, .. } => items.size_hint(),
-            Kind::Records { records, .. } => (usize::from(records.is_ready()), records.most()),
-            Kind::Child(child) => (usize::from(child.is_ready()), None),
+            Kind::Records { records, .. } => (records.ready(), records.most()),
+            Kind::Child(child) => (child.ready(), None),
         }
     }
 }

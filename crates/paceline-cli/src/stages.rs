@@ -244,7 +244,8 @@ fn with_settings(
     stage: &Stage,
 ) -> Pipeline<'static, Value, Value> {
     pipeline = pipeline.grace(stage.grace);
-    if let Some(capacity) = stage.queue {
+    let ahead = stage.batch.and_then(|batch| batches_ahead(batch.items));
+    if let Some(capacity) = stage.queue.or(ahead) {
         pipeline = pipeline.queue(capacity);
     }
     if let Some(timeout) = stage.timeout {
@@ -254,6 +255,13 @@ fn with_settings(
         pipeline = pipeline.ordered();
     }
     pipeline.retry(retry(&stage.retry))
+}
+
+/// How many batches of so many items may wait, where the usual number would
+/// take much memory.
+fn batches_ahead(items: usize) -> Option<usize> {
+    const ITEMS: usize = 4096;
+    (items > ITEMS / 16).then(|| (ITEMS / items).max(paceline::cores()))
 }
 
 /// How many items the stage works on at once.

@@ -27,7 +27,7 @@ use crate::{
     retry::Retry,
     run::{
         self, Core,
-        fan_in::{Batching, Part},
+        fan_in::{self, Batching, Part},
         feed::{Items, Source},
         pacer::Exit,
         sink,
@@ -387,7 +387,9 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         if wait.is_none() && self.plan.has_rounds {
             self.misused("a batch without a time limit in rounds: it would wait for more for ever");
         }
-        let stage = Stage::new(Settings::new(self.plan.nodes.len(), "batch", Kind::Batch));
+        let mut settings = Settings::new(self.plan.nodes.len(), "batch", Kind::Batch);
+        settings.queue = fan_in::queue_for::<T>(items);
+        let stage = Stage::new(settings);
         self.join_to(stage.link());
         let tail = Slot::default();
         let way_out = WayOut::new(tail.clone());

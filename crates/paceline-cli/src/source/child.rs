@@ -59,10 +59,10 @@ impl ChildSource {
         Self { words, separator, folder, interrupt, state: State::Waiting }
     }
 
-    pub(super) fn is_ready(&self) -> bool {
+    pub(super) fn ready(&self) -> usize {
         match &self.state {
-            State::Running { records, .. } => records.is_ready(),
-            State::Waiting | State::Ended => false,
+            State::Running { records, .. } => records.ready(),
+            State::Waiting | State::Ended => 0,
         }
     }
 

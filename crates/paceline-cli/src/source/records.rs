@@ -41,6 +41,15 @@ impl Separator {
         Self::Csv(CsvState::FieldStart)
     }
 
+    /// How many separators there are in `bytes`, if that can be told of them alone.
+    fn count(&self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Newline => memchr::memchr_iter(b'\n', bytes).count(),
+            Self::Nul => memchr::memchr_iter(0, bytes).count(),
+            Self::Csv(_) => 0,
+        }
+    }
+
     /// Finds the separator in `bytes`, which follow those it has seen before.
     fn find(&mut self, bytes: &[u8]) -> Option<usize> {
         match self {
@@ -115,6 +124,9 @@ pub(super) struct Records {
     searched: usize,
     /// The place of the next separator, if it is known.
     found: Option<usize>,
+    /// How many separators the buffer has from the current record on, where
+    /// counting takes no more than a look at each byte.
+    whole: usize,
     /// The beginning of a record that is too long, and how much of it was let go.
     long: Option<(Bytes, u64)>,
     line: u64,
@@ -132,6 +144,7 @@ impl Records {
             start: 0,
             searched: 0,
             found: None,
+            whole: 0,
             long: None,
             line: 1,
             inner_lines: 0,
@@ -139,9 +152,9 @@ impl Records {
         }
     }
 
-    /// Whether the next record is known to be here, whole.
-    pub(super) fn is_ready(&self) -> bool {
-        self.found.is_some()
+    /// How many records are known to be here, whole.
+    pub(super) fn ready(&self) -> usize {
+        self.whole.max(usize::from(self.found.is_some()))
     }
 
     /// None once the input has ended and been given out.
@@ -168,6 +181,7 @@ impl Records {
         loop {
             if let Some(end) = self.search() {
                 self.found = None;
+                self.whole = self.whole.saturating_sub(1);
                 let record = self.take(end, end + 1);
                 // So that whoever asks knows whether there is another one.
                 self.search();
@@ -238,7 +252,10 @@ impl Records {
         if self.buffer.len() == self.buffer.capacity() {
             self.buffer.reserve(CHUNK.max(self.buffer.len()));
         }
-        self.input.read(&mut self.buffer)
+        let before = self.buffer.len();
+        let read = self.input.read(&mut self.buffer)?;
+        self.whole += self.separator.count(&self.buffer[before..]);
+        Ok(read)
     }
 }
 

@@ -266,7 +266,9 @@ fn what_is_there_can_be_taken_without_a_wait() {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut items = Items::lines(OwnedFd::from(reader), false, "a pipe", &interrupt());
     assert_eq!(items.size_hint().0, 0);
-    (&writer).write_all(b"a\nb\nc").unwrap();
+    (&writer).write_all(b"a\nb\nb\nc").unwrap();
+    assert!(matches!(items.step(), Ok(Step::Item(_))));
+    assert_eq!(items.size_hint().0, 2);
     assert!(matches!(items.step(), Ok(Step::Item(_))));
     assert_eq!(items.size_hint().0, 1);
     assert!(matches!(items.step(), Ok(Step::Item(_))));

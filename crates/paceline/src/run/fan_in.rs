@@ -37,6 +37,14 @@ pub(crate) struct Batching {
     pub(crate) wait: Option<Duration>,
 }
 
+/// The queue before a fan-in, where it is not the usual one: large batches
+/// hold many values anyway, and one by one each would cost a wake-up.
+pub(crate) fn queue_for<T>(items: usize) -> Option<usize> {
+    /// That of cheap values is longer still.
+    const MOST: usize = 1024;
+    (std::mem::needs_drop::<T>() && items > 16).then(|| items.min(MOST))
+}
+
 /// A part of a batch that an earlier run has made: it is made of the same parts again.
 ///
 /// ```
