@@ -14,6 +14,11 @@
 //! # Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
 //! ```
 
+/// The code of the guide runs as doc tests of this crate.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/chapter.md")]
+pub struct Guide;
+
 mod show;
 
 pub mod item52;

@@ -44,7 +44,7 @@ fn the_rust_in_the_readme_is_part_of_an_example_that_runs() {
 }
 
 #[test]
-fn the_pipeline_file_in_the_readme_is_an_example_without_its_comments() {
+fn the_pipeline_files_in_the_readme_are_examples_without_their_comments() {
     let blocks = blocks(&read("README.md"), "toml");
     let example = read("examples/hash-tree/pipeline.toml");
     let example: Vec<&str> = example
@@ -52,8 +52,10 @@ fn the_pipeline_file_in_the_readme_is_an_example_without_its_comments() {
         .map(|line| line.split_once('#').map_or(line, |(line, _)| line).trim_end())
         .filter(|line| !line.is_empty())
         .collect();
-    assert_eq!(blocks.len(), 1);
+    assert_eq!(blocks.len(), 2);
     assert_eq!(lines(&blocks[0]), example);
+    let (example, shown) = (read("examples/python/pipeline.toml"), lines(&blocks[1]));
+    assert!(lines(&example).windows(shown.len()).any(|part| part == shown), "{}", blocks[1]);
 }
 
 #[test]

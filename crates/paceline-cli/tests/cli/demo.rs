@@ -46,3 +46,19 @@ fn r64_1_r56_3_worker_processes_give_the_divisors_and_the_generations_of_the_row
     let shown = world.paceline(["demo", "64", "--no-python"]).end().exits(0);
     assert!(shown.text().contains("processes: 180 generations"), "{}", shown.text());
 }
+
+#[test]
+fn rx_4_each_of_the_thirteen_items_has_a_demonstration_and_a_place_in_the_guides() {
+    let world = World::new();
+    let list = world.paceline(["demo"]).end().exits(0);
+    for page in ["chapter.md", "chapter.ko.md"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(page);
+        let guide = std::fs::read_to_string(path).unwrap();
+        for number in 52..=64 {
+            let is_listed =
+                list.lines().iter().any(|line| line.starts_with(&format!("  {number}  ")));
+            assert!(is_listed, "{number}: {}", list.text());
+            assert!(guide.contains(&format!("\n## {number}. ")), "{number} in {page}");
+        }
+    }
+}

@@ -1,5 +1,8 @@
-//! The guides for those who come from other tools: each command of paceline
-//! in them is run, and gives what stands below it.
+//! The guides for those who come from other tools, and the guide to the
+//! chapter: each command of paceline in them is run, and gives what stands
+//! below it; each piece of Python in them runs too.
+
+#![expect(clippy::print_stderr, reason = "a test that cannot run says so")]
 
 use std::{
     fs,
@@ -13,27 +16,34 @@ struct Example {
     heading: String,
     command: String,
     output: Option<String>,
+    /// The files that the page has shown so far.
+    files: Vec<(String, String)>,
 }
 
 /// The examples of a page, in order: blocks that call paceline, with the text block after them.
 fn examples(page: &str) -> Vec<Example> {
     let mut examples: Vec<Example> = Vec::new();
-    let mut heading = "";
+    let (mut heading, mut files) = ("", Vec::new());
     let mut lines = page.lines();
     while let Some(line) = lines.next() {
-        if let Some(title) = line.strip_prefix("### ") {
-            heading = title;
+        if line.starts_with("##") {
+            heading = line.trim_start_matches(['#', ' ']);
         }
         let Some(language) = line.strip_prefix("```").filter(|language| !language.is_empty())
         else {
             continue;
         };
         let block: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+        let name = block.first().and_then(|line| line.strip_prefix("# file: "));
         let block = block.join("\n") + "\n";
+        if let Some(name) = name {
+            files.push((name.to_owned(), block));
+            continue;
+        }
         match language {
             "sh" if block.contains("paceline ") => {
-                let heading = heading.to_owned();
-                examples.push(Example { heading, command: block, output: None });
+                let (heading, files) = (heading.to_owned(), files.clone());
+                examples.push(Example { heading, command: block, output: None, files });
             }
             "text" => examples.last_mut().unwrap().output = Some(block),
             _ => {}
@@ -62,6 +72,9 @@ fn lay_out(folder: &Path) {
 fn run(example: &Example) {
     let folder = tempfile::tempdir().unwrap();
     lay_out(folder.path());
+    for (name, content) in &example.files {
+        fs::write(folder.path().join(name), content).unwrap();
+    }
     let binary = Path::new(env!("CARGO_BIN_EXE_paceline")).parent().unwrap();
     let path = std::env::var("PATH").unwrap();
     let ran = Command::new("sh")
@@ -105,4 +118,51 @@ fn every_command_of_the_guide_from_xargs_does_what_it_says() {
     let examples = guide("from-xargs.md");
     assert!(examples.len() >= 20, "{}", examples.len());
     examples.iter().for_each(run);
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(name)).unwrap()
+}
+
+/// The fenced blocks of a page, each with its language on its first line.
+fn blocks(page: &str) -> Vec<&str> {
+    page.split("\n```").skip(1).step_by(2).collect()
+}
+
+#[test]
+fn every_command_of_the_guide_to_the_chapter_does_what_it_says() {
+    let examples = guide("chapter.md");
+    assert!(examples.len() >= 4, "{}", examples.len());
+    examples.iter().for_each(run);
+}
+
+/// The Python that stands for what readers know must be what they can run.
+#[test]
+fn every_piece_of_python_in_the_guide_to_the_chapter_runs() {
+    if Command::new("python3").arg("--version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("NOT CHECKED: the Python in docs/chapter.md, since there is no `python3`");
+        return;
+    }
+    let page = page("chapter.md");
+    let pieces: Vec<&str> = blocks(&page)
+        .into_iter()
+        .filter_map(|block| block.strip_prefix("python\n"))
+        .filter(|piece| !piece.starts_with("# file: "))
+        .collect();
+    assert_eq!(pieces.len(), 13, "one for each item");
+    for piece in pieces {
+        // A file: processes that are started anew look for it.
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("piece.py"), piece).unwrap();
+        let ran =
+            Command::new("python3").arg("piece.py").current_dir(folder.path()).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "{piece}\n\n{said}");
+    }
+}
+
+#[test]
+fn the_guide_to_the_chapter_shows_the_same_code_in_both_languages() {
+    let (english, korean) = (page("chapter.md"), page("chapter.ko.md"));
+    assert_eq!(blocks(&english), blocks(&korean));
 }
