@@ -202,6 +202,11 @@ impl Work {
         matches!(self, Self::Run(_) | Self::Shell(_) | Self::Pipe(_))
     }
 
+    /// Whether it is done by processes, of an item or of a worker.
+    pub(crate) fn has_processes(&self) -> bool {
+        self.is_command() || matches!(self, Self::Serve(_) | Self::Python(_))
+    }
+
     /// The key of the file that says this work.
     pub(crate) fn key(&self) -> &'static str {
         match self {

@@ -178,7 +178,8 @@ pub(crate) fn add_all(
     last_prints: Prints,
 ) -> Pipeline<'static, Value, Value> {
     let mut widths: Vec<paceline::Workers> = stages.iter().map(workers).collect();
-    let of_processes = stages.iter().zip(&mut widths).filter(|(stage, _)| stage.work.is_command());
+    let of_processes =
+        stages.iter().zip(&mut widths).filter(|(stage, _)| stage.work.has_processes());
     let mut of_processes: Vec<(&mut paceline::Workers, u64)> =
         of_processes.map(|(stage, width)| (width, room::of_each_job(stage))).collect();
     room::fit(&mut of_processes, shop.reporter.console());

@@ -179,7 +179,29 @@ where
     B: FnOnce() -> Result<F, BE>,
     BE: Into<BoxError>,
 {
-    let mut channel = Channel::take()?;
+    match answer_all(&mut Channel::take()?, begin) {
+        // Nobody is there to answer, or wants to be answered: the work is over.
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(())
+        }
+        ended => ended,
+    }
+}
+
+fn answer_all<In, Out, E, F, B, BE>(channel: &mut Channel, begin: B) -> io::Result<()>
+where
+    In: Wire,
+    Out: Wire,
+    E: Into<BoxError>,
+    F: FnMut(In) -> Result<Out, E>,
+    B: FnOnce() -> Result<F, BE>,
+    BE: Into<BoxError>,
+{
     let begun = catch_unwind(AssertUnwindSafe(|| begin().map_err(|error| told(&error.into()))));
     let mut function = match begun.unwrap_or_else(|panic| Err(told_of_panic(&*panic))) {
         Ok(function) => function,

@@ -15,11 +15,17 @@ use crate::{
 /// What is left for everything else: a quarter, within these bounds.
 const LEFT: [u64; 2] = [52, 256];
 
+/// What we hold for each worker process: the process twice, to wait for it and
+/// to end it, the channel (of Python with the slate), and its standard error.
+/// The file of `to` is open for one answer at a time.
+const OF_EACH_WORKER: u64 = 5;
+
 /// The most files that we hold for each job of a stage: the process, and an
 /// end of each output; of a file that is made, it, its folder, and a copy.
 pub(super) fn of_each_job(stage: &Stage) -> u64 {
     let further = match &stage.work {
         Work::Pipe(commands) => commands.len() as u64 - 1,
+        Work::Serve(_) | Work::Python(_) => return OF_EACH_WORKER,
         _ => 0,
     };
     3 + further + u64::from(stage.stdin) + if stage.to.is_some() { 3 } else { 0 }

@@ -26,7 +26,7 @@ import os,sys
 n=int(sys.argv[1]);b=b''
 while len(b)<n:
  c=os.read(0,n-len(b))
- c or sys.exit('the worker did not come')
+ c or sys.exit()
  b+=c
 exec(compile(b,'<paceline>','exec'))
 ";

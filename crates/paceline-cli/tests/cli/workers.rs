@@ -353,6 +353,46 @@ fn r64_8_workers_end_within_a_second_when_the_program_is_killed() {
 }
 
 #[test]
+fn a_worker_that_is_ready_when_nobody_needs_it_any_more_ends_in_silence() {
+    // The second to begin waits until its channel has been closed.
+    let module = "\
+import os, select, stat
+try:
+    os.close(os.open('first', os.O_CREAT | os.O_EXCL))
+except FileExistsError:
+    gone = select.poll()
+    for name in os.listdir('/proc/self/fd'):
+        try:
+            if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                gone.register(int(name), 0)
+        except OSError:
+            pass
+    open('waits', 'w').close()
+    gone.poll()
+def f(x):
+    while not os.path.exists('waits'):
+        pass
+    return x
+";
+    each_python(module, "workers = 2", |world| {
+        let ended = world.run([] as [&str; 0]).input("a\nb\n").end();
+        assert_eq!((ended.code, ended.text()), (Some(0), "a\nb\n"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("Traceback"), "{}", ended.stderr);
+        assert!(!ended.stderr.contains("rror"), "{}", ended.stderr);
+    });
+}
+
+#[test]
+fn workers_are_as_many_as_the_limit_of_open_files_has_room_for() {
+    let script = "while IFS= read -r line; do echo \"$line\"; done";
+    let world = serving(script, "serve = \"sh worker.sh\"");
+    let file = world.read("p.toml");
+    world.write("p.toml", file.replace("workers = 1", "workers = 200"));
+    let ended = world.sh("ulimit -n 96; seq 300 | \"$PACELINE\" run p.toml").end();
+    ended.exits(0).counts(300, 300, 0, 0).says("at once and not 200").says("ulimit -n");
+}
+
+#[test]
 fn ctrl_c_ends_workers_and_their_items_are_unfinished() {
     let module = "import time\ndef f(x):\n    open('begun', 'w').close()\n    time.sleep(600)\n";
     each_python(module, "", |world| {

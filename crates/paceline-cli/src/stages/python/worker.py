@@ -97,8 +97,21 @@ class Channel:
 
     def write(self, body):
         body = memoryview(body)
-        while body:
-            body = body[os.write(self.fd, body) :]
+        try:
+            while body:
+                body = body[os.write(self.fd, body) :]
+        except (BrokenPipeError, ConnectionResetError):
+            self.gone()
+
+    def read(self, most):
+        try:
+            return os.read(self.fd, most)
+        except ConnectionResetError:
+            return b""
+
+    def gone(self):
+        """Nobody is there to answer, or wants to be answered: that is no error."""
+        sys.exit()
 
     def say(self, kind, number, body=b""):
         self.write(HEAD.pack(len(body), number, kind) + body)
@@ -128,7 +141,7 @@ class Channel:
 
     def requests(self):
         """Reads once, and returns the requests that are whole; None at the end."""
-        chunk = os.read(self.fd, CHUNK)
+        chunk = self.read(CHUNK)
         if not chunk:
             return None
         data = self.data + chunk if self.data else chunk
@@ -155,7 +168,7 @@ class Channel:
     def rest(self, data, missing):
         pieces = [data]
         while missing > 0:
-            piece = os.read(self.fd, missing)
+            piece = self.read(missing)
             if not piece:
                 return None
             pieces.append(piece)
@@ -164,15 +177,21 @@ class Channel:
 
 
 def serve(function, channel):
-    """Calls a plain function, one item after the other."""
-    begin, answer, clock = channel.begin, channel.answer, time.monotonic
+    """Calls a plain function, one item after the other.
+
+    The loop does what `begin` and `answer` do without calling them, which
+    would take a third of the time of an item.
+    """
+    slate, size, first = channel.slate, SLATE_SIZE, SLATE_HEAD.size
+    tell, head, clock = SLATE_HEAD.pack_into, HEAD.pack, time.monotonic
     while True:
         whole = channel.requests()
         if whole is None:
             return
-        since = clock()
+        latest = clock() + HELD_BACK
+        end = first
         for number, kind, body in whole:
-            begin(number)
+            tell(slate, 0, end, number + 1)
             try:
                 if kind == BYTES:
                     result = function(body.decode("utf-8", "surrogateescape"))
@@ -187,11 +206,23 @@ def serve(function, channel):
             except BaseException as error:
                 kind, body = ERROR, told(error, 1)
             result = None
-            answer(number, kind, body)
-            if clock() - since > HELD_BACK:
-                channel.flush()
-                since = clock()
-        body = whole = None
+            frame = head(len(body), number, kind) + body
+            begin, end = end, end + len(frame)
+            if end <= size:
+                slate[begin:end] = frame
+                if clock() < latest:
+                    continue
+                frame = None
+            else:
+                end = begin
+            channel.end = end
+            channel.flush()
+            end = first
+            if frame is not None:
+                channel.write(frame)
+            latest = clock() + HELD_BACK
+        body = whole = frame = None
+        channel.end = end
         channel.flush()
 
 
@@ -225,12 +256,14 @@ def serve_async(function, channel):
     async def main():
         loop = asyncio.get_running_loop()
         over, tasks = loop.create_future(), set()
+        # An exit from a callback would be reported as that of a task.
+        channel.gone = lambda: over.done() or over.set_result(None)
 
         def take():
             whole = channel.requests()
             if whole is None:
                 loop.remove_reader(channel.fd)
-                over.set_result(None)
+                channel.gone()
                 return
             for number, kind, body in whole:
                 channel.begin(number)
