@@ -60,8 +60,8 @@ impl Chunk {
 /// What workers hold beyond one item each is taken off the queue's own
 /// bound, so that no more than `capacity + workers` items are ever between
 /// the stages.
-pub(crate) fn limit(capacity: usize, workers: usize) -> usize {
-    (1 + capacity / (4 * workers.max(1))).min(MOST)
+pub(crate) fn limit(capacity: usize, workers: usize, most: usize) -> usize {
+    (1 + capacity / (4 * workers.max(1))).min(most)
 }
 
 #[cfg(test)]
@@ -84,9 +84,9 @@ mod tests {
 
     #[test]
     fn small_queues_have_no_chunks() {
-        assert_eq!(limit(1, 1), 1);
-        assert_eq!(limit(3, 1), 1);
-        assert_eq!(limit(1024, 1), MOST);
-        assert_eq!(limit(1024, 4), MOST);
+        assert_eq!(limit(1, 1, MOST), 1);
+        assert_eq!(limit(3, 1, MOST), 1);
+        assert_eq!(limit(1024, 1, MOST), MOST);
+        assert_eq!(limit(1024, 4, MOST), MOST);
     }
 }

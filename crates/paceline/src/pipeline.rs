@@ -651,7 +651,7 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
         let queue = Queue::bounded(capacity);
         let of_exit = queue.clone();
         self.plan.exit = Some(Box::new(move || of_exit.stats()));
-        let most = Arc::new(chunk::limit(capacity, 1).into());
+        let most = Arc::new(chunk::limit(capacity, 1, chunk::MOST).into());
         self.join_to(QueueLink { queue: queue.clone(), most });
         let exit = queue.clone();
         self.plan.close_exit = Some(Box::new(move |core| sink::close(core, &exit)));

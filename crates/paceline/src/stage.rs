@@ -261,7 +261,7 @@ impl<In> Stage<In> {
         let capacity =
             self.settings.queue.unwrap_or_else(|| self.default_capacity(upstream, workers));
         self.capacity.store(capacity, Ordering::Relaxed);
-        let limit = chunk::limit(capacity, upstream + workers);
+        let limit = chunk::limit(capacity, upstream + workers, self.most_at_once());
         self.chunk_limit.store(limit, Ordering::Relaxed);
         self.queue.set_capacity(capacity - (limit - 1) * (upstream + workers));
     }
@@ -417,11 +417,20 @@ impl<In> Stage<In> {
         (counts, queue.waited_on_full)
     }
 
+    /// The most items that are taken at once, however quick they are.
+    fn most_at_once(&self) -> usize {
+        match self.settings.kind {
+            // A wake-up of another process costs more than a lock.
+            Kind::Serve => 4 * chunk::MOST,
+            _ => chunk::MOST,
+        }
+    }
+
     fn default_capacity(&self, upstream: usize, workers: usize) -> usize {
         let capacity = default_capacity::<In>(upstream, workers);
         match self.settings.kind {
             // Worker processes are handed many requests at once, if these are quick.
-            Kind::Serve => capacity.max(4 * chunk::MOST * (upstream + workers).min(16)),
+            Kind::Serve => capacity.max(4 * self.most_at_once() * (upstream + workers).min(8)),
             _ => capacity,
         }
     }
