@@ -86,6 +86,11 @@ fn obey(order: &str) -> Answer {
             std::mem::forget(vec![1_u8; size << 20]);
             Answer::Say(std::process::id().to_string())
         }
+        "factors" => {
+            let number: u64 = argument.parse().unwrap_or(0);
+            let divides = |candidate: &u64| number.is_multiple_of(*candidate);
+            Answer::Say((1..=number).filter(divides).count().to_string())
+        }
         "length" => Answer::Say(order.len().to_string()),
         _ => Answer::Fail(format!("no such order: {word}")),
     }

@@ -4,4 +4,5 @@
 mod crashes;
 mod life;
 mod pool;
+mod speed;
 mod support;
