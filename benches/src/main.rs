@@ -19,6 +19,7 @@ mod queue;
 mod report;
 mod stages;
 mod waits;
+mod workers;
 
 /// The contests about one part of paceline.
 struct Group {
@@ -27,7 +28,7 @@ struct Group {
     contests: fn(&Options) -> Vec<Contest>,
 }
 
-const GROUPS: [Group; 7] = [
+const GROUPS: [Group; 8] = [
     Group { name: "queue", about: queue::ABOUT, contests: queue::contests },
     Group { name: "stages", about: stages::ABOUT, contests: stages::contests },
     Group { name: "executor", about: executor::ABOUT, contests: executor::contests },
@@ -35,12 +36,13 @@ const GROUPS: [Group; 7] = [
     Group { name: "polls", about: polls::ABOUT, contests: polls::contests },
     Group { name: "children", about: children::ABOUT, contests: children::contests },
     Group { name: "each", about: each::ABOUT, contests: each::contests },
+    Group { name: "workers", about: workers::ABOUT, contests: workers::contests },
 ];
 
 const USAGE: &str = "\
 Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [--alone NAME] [GROUP]...
 
-Groups: queue, stages, executor, waits, polls, children, each; all unless some are named.
+Groups: queue, stages, executor, waits, polls, children, each, workers; all unless some are named.
 
   --rounds N   measure each contestant N times, an odd number; 9 unless set
   --quick      a tenth of the work in 3 rounds, to see that everything runs
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         let run_child = match first.as_str() {
             waits::CHILD => Some(waits::run_child as fn(&[String])),
             each::CHILD => Some(each::run_child as fn(&[String])),
+            workers::WORKER => Some(workers::run_child),
             _ => None,
         };
         if let Some(run_child) = run_child {

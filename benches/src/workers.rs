@@ -1,0 +1,241 @@
+//! Long-lived worker processes against a child an item, and against Python's pools.
+
+use std::{
+    env, fs,
+    io::{self, BufRead, BufWriter, Read, Write},
+    path::PathBuf,
+    process::{Command as StdCommand, Stdio},
+    time::Duration,
+};
+
+use paceline::{Attempt, BoxError, Command, Exchange, Form, Pipeline, Serve};
+
+use crate::harness::{Bar, Contest, Options, timed};
+
+pub(crate) const ABOUT: &str = "\
+Time an item in a stage of two worker processes that echo it, in the three framings, against a
+stage that starts `/bin/true` for each, and of worker processes in Python (the worker of `python`
+stages) against `python3 -c pass` for each: these two do 1/1000 of the items. Starting the workers
+counts, and so does their end. Then Python functions, two processes everywhere: one that gives back
+what it gets, and one that computes for a millisecond. Python's pools get chunks as their own
+documents advise (`chunksize` of a quarter of a worker's share); their processes are started and the
+modules imported before the clock runs, ours while it does.";
+
+const CHILD: &str = "a child an item";
+const LINES: &str = "`lines`";
+const JSON: &str = "`json`";
+const FRAMES: &str = "`frames`";
+const PYTHON: &str = "python workers";
+const PYTHON_EACH: &str = "python an item";
+const PACELINE: &str = "paceline";
+const PEERS: [(&str, &str); 4] = [
+    ("concurrent.futures", "futures"),
+    ("multiprocessing.Pool", "pool"),
+    ("mpire", "mpire"),
+    ("pypeln", "pypeln"),
+];
+
+/// The argument that makes this program a worker.
+pub(crate) const WORKER: &str = "work";
+
+const WORKERS: usize = 2;
+
+/// The worker of `python` stages, and what reads it.
+const SHIM: &str = include_str!("../../crates/paceline-cli/src/stages/python/worker.py");
+const READ_SHIM: &str = "\
+import os,sys
+n=int(sys.argv[1]);b=b''
+while len(b)<n:b+=os.read(0,n-len(b))
+exec(compile(b,'<paceline>','exec'))
+";
+
+/// The functions, and the pools that call them.
+const FUNCTIONS: &str = include_str!("workers/functions.py");
+const POOLS: &str = include_str!("workers/pools.py");
+
+pub(crate) fn contests(options: &Options) -> Vec<Contest> {
+    let python = Python::find();
+    let mut contests = vec![framings(options.amount(300_000))];
+    match &python {
+        Some(python) => {
+            contests.push(python.against_an_item_each(options.amount(500_000)));
+            for (function, title, items) in [
+                ("same", "a function that does nothing", 500_000),
+                ("busy", "a function of a millisecond", 3_000),
+            ] {
+                contests.push(python.against_pools(function, title, options.amount(items)));
+            }
+        }
+        None => contests[0].absent.push("python3"),
+    }
+    contests
+}
+
+/// A worker of one of the framings.
+pub(crate) fn run_child(arguments: &[String]) {
+    let worked = match arguments.first().map(String::as_str) {
+        Some("lines") => echo(|line, out| {
+            out.write_all(line)?;
+            out.flush()
+        }),
+        Some("json") => echo(|line, out| out.write_all(line)),
+        _ => paceline::serve(Ok::<Vec<u8>, BoxError>),
+    };
+    worked.expect("the runner is there");
+}
+
+/// Gives each line to `answer`, and sends what has gathered before it waits.
+fn echo(answer: impl Fn(&[u8], &mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut input = io::BufReader::with_capacity(64 * 1024, io::stdin());
+    let mut output = BufWriter::with_capacity(64 * 1024, io::stdout());
+    let mut line = Vec::new();
+    while input.read_until(b'\n', &mut line)? > 0 {
+        answer(&line, &mut output)?;
+        line.clear();
+        if input.buffer().is_empty() {
+            output.flush()?;
+        }
+    }
+    Ok(())
+}
+
+/// A number's digits, there and back.
+struct Digits;
+
+impl Exchange<u64> for Digits {
+    type Out = u64;
+
+    fn request(&self, item: &u64, _: &Attempt, to: &mut Vec<u8>) -> Result<Form, BoxError> {
+        write!(to, "{item}")?;
+        Ok(Form::Bytes)
+    }
+
+    fn answer(&self, _: u64, _: &Attempt, _: Form, answer: &[u8]) -> Result<u64, BoxError> {
+        Ok(std::str::from_utf8(answer)?.parse()?)
+    }
+}
+
+/// The time that `items` take in workers like these. Checks that they came.
+fn by_serve(serve: Serve, items: usize) -> Duration {
+    timed(|| {
+        let mut sum = 0;
+        let summary = Pipeline::from_iter(0..items as u64)
+            .serve("echo", serve, Digits)
+            .workers(WORKERS)
+            .for_each(|number| sum += number)
+            .run()
+            .expect("it runs");
+        assert_eq!(summary.ok, items as u64, "{summary}");
+        assert_eq!(sum, items as u64 * (items as u64 - 1) / 2);
+    })
+}
+
+/// The time that a child for each of `items` takes.
+fn by_children(command: &Command, items: usize) -> Duration {
+    timed(|| {
+        let summary = Pipeline::from_iter(0..items)
+            .command("child", |_: &usize, _: &Attempt| command.clone())
+            .workers(WORKERS)
+            .discard()
+            .run()
+            .expect("it runs");
+        assert_eq!(summary.ok, items as u64);
+    })
+}
+
+fn framings(items: usize) -> Contest {
+    let mut contest = Contest::new("echo", "ns");
+    let children = (items / 1000).max(100);
+    let command = Command::new("/bin/true");
+    contest.add_timed(CHILD, children, move || by_children(&command, children));
+    for (name, framing) in [(LINES, "lines"), (JSON, "json"), (FRAMES, "frames")] {
+        contest.bars.push(Bar::times(name, 1.0 / 300.0, &[CHILD]));
+        contest.add_timed(name, items, move || {
+            let program = env::current_exe().expect("this program has a path");
+            let command = Command::new(program).args([WORKER, framing]);
+            let serve = match framing {
+                "lines" => Serve::lines(command),
+                "json" => Serve::json(command),
+                _ => Serve::frames(command),
+            };
+            by_serve(serve, items)
+        });
+    }
+    contest
+}
+
+/// An interpreter, and a folder with the functions in it.
+struct Python {
+    interpreter: PathBuf,
+    folder: PathBuf,
+}
+
+impl Python {
+    fn find() -> Option<Self> {
+        let interpreter = PathBuf::from(env::var_os("PYTHON").unwrap_or_else(|| "python3".into()));
+        let output = StdCommand::new(&interpreter)
+            .args(["-c", "import sys; print(sys.executable)"])
+            .output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        // The interpreter itself: what stands before it on the path may be a script.
+        let interpreter = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
+        let folder = env::temp_dir().join(format!("paceline-benches-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder can be made");
+        fs::write(folder.join("functions.py"), FUNCTIONS).expect("it can be written");
+        Some(Self { interpreter, folder })
+    }
+
+    fn workers(&self, function: &str) -> Serve {
+        let command = Command::new(&self.interpreter)
+            .args(["-c", READ_SHIM, &SHIM.len().to_string(), "functions", function])
+            .arg(&self.folder);
+        Serve::frames(command).prelude(SHIM)
+    }
+
+    fn against_an_item_each(&self, items: usize) -> Contest {
+        let mut contest = Contest::new("python", "ns");
+        contest.bars.push(Bar::times(PYTHON, 1.0 / 5000.0, &[PYTHON_EACH]));
+        let serve = self.workers("same");
+        contest.add_timed(PYTHON, items, move || by_serve(serve.clone(), items));
+        let command = Command::new(&self.interpreter).args(["-c", "pass"]);
+        let children = (items / 5000).max(50);
+        contest.add_timed(PYTHON_EACH, children, move || by_children(&command, children));
+        contest
+    }
+
+    fn against_pools(&self, function: &'static str, title: &str, items: usize) -> Contest {
+        let mut contest = Contest::new(title, "ns");
+        let serve = self.workers(function);
+        contest.add_timed(PACELINE, items, move || by_serve(serve.clone(), items));
+        for (name, module) in PEERS {
+            let mut pool = StdCommand::new(&self.interpreter);
+            pool.args(["-c", POOLS, module, function, &items.to_string(), &WORKERS.to_string()])
+                .current_dir(&self.folder)
+                .stdin(Stdio::null());
+            match pool.args(["0"]).output() {
+                Ok(output) if output.status.success() => {}
+                _ => {
+                    contest.absent.push(name);
+                    continue;
+                }
+            }
+            contest.bars.push(Bar::times(PACELINE, 1.0, &[name]));
+            let (interpreter, folder) = (self.interpreter.clone(), self.folder.clone());
+            contest.add_timed(name, items, move || {
+                let mut child = StdCommand::new(&interpreter)
+                    .args(["-c", POOLS, module, function])
+                    .args([items.to_string(), WORKERS.to_string(), "1".to_owned()])
+                    .current_dir(&folder)
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .spawn()
+                    .expect("python runs");
+                let mut said = String::new();
+                child.stdout.take().expect("a pipe").read_to_string(&mut said).expect("text");
+                assert!(child.wait().expect("it ends").success(), "{name} failed");
+                Duration::from_secs_f64(said.trim().parse().expect("seconds"))
+            });
+        }
+        contest
+    }
+}
