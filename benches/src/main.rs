@@ -56,7 +56,7 @@ fn main() -> ExitCode {
         let run_child = match first.as_str() {
             waits::CHILD => Some(waits::run_child as fn(&[String])),
             each::CHILD => Some(each::run_child as fn(&[String])),
-            workers::WORKER => Some(workers::run_child),
+            workers::WORKER => Some(workers::run_child as fn(&[String])),
             _ => None,
         };
         if let Some(run_child) = run_child {
