@@ -104,6 +104,24 @@ fn a_retry_gives_the_item_to_another_worker() {
 }
 
 #[test]
+fn an_item_that_waits_for_another_attempt_keeps_the_stage_from_ending() {
+    limited(|| {
+        let folder = tempfile::tempdir().unwrap();
+        for framing in FRAMINGS {
+            let mark = folder.path().join(format!("{framing:?}"));
+            // The idle worker has seen the end of the items when the busy one fails.
+            let orders = [format!("once {}", mark.display())];
+            let (outcomes, summary) = stage(orders, server(framing, &[]))
+                .workers(2)
+                .retry(Retry::times(1).backoff(Duration::from_millis(50)))
+                .outcomes()
+                .unwrap();
+            assert_eq!((short(&outcomes), summary.unfinished), (vec!["again".to_owned()], 0));
+        }
+    });
+}
+
+#[test]
 fn f19_a_worker_that_dies_three_times_before_it_answers_ends_the_run_with_its_last_words() {
     limited(|| {
         for framing in FRAMINGS {

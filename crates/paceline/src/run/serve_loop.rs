@@ -169,6 +169,10 @@ where
             self.staff();
             self.hand_out();
             let has_moved = self.listen();
+            if std::mem::take(&mut self.desk.has_put_back) {
+                // Seen before: the end of the queue is behind what comes back to it.
+                self.has_ended = false;
+            }
             hand_on(&mut *outlet, &mut self.desk.outbox).await;
             if self.is_done() {
                 break;

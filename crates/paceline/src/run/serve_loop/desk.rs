@@ -54,6 +54,8 @@ pub(super) struct Desk<'s, In, X: Exchange<In>> {
     pub(super) pending: VecDeque<Task<In>>,
     /// What waits for its next attempt here, since as many wait in the stage as may.
     delayed: Vec<(Duration, Task<In>)>,
+    /// Whether one waits for its next attempt in the stage, and will come by the queue.
+    pub(super) has_put_back: bool,
     pub(super) outbox: Held<X::Out>,
 }
 
@@ -79,6 +81,7 @@ where
             seat: 0,
             pending: VecDeque::new(),
             delayed: Vec::new(),
+            has_put_back: false,
             outbox: Held::new(core.ledger.clone(), None),
         }
     }
@@ -261,7 +264,10 @@ where
         let due = self.core.clock.now().saturating_add(delay);
         let envelope = Envelope::new(id, Load::Again(Box::new(Again { item, tries: number })));
         match self.stage.wait_for_retry(due, envelope, &self.core.clock) {
-            Ok(()) => self.core.ring(),
+            Ok(()) => {
+                self.has_put_back = true;
+                self.core.ring();
+            }
             // As many wait already as may: this one waits here, as it would with a worker.
             Err(Envelope { id, load: Load::Again(again), .. }) => {
                 self.delayed.push((due, Task::new(id, again.item, again.tries)));
