@@ -122,6 +122,10 @@ pub(crate) fn open(path: &Path, durable: bool, reporter: &Reporter) -> Result<Jo
              names another place"
         ));
     }
+    // Whoever comes next cleans up after a kill, so that nobody has to look further back.
+    if let Some(last) = journal.last_worked_on().map_err(|error| problem(&error))? {
+        clean_up_after(&journal, last)?;
+    }
     Ok(journal)
 }
 
@@ -129,7 +133,7 @@ pub(crate) fn open(path: &Path, durable: bool, reporter: &Reporter) -> Result<Jo
 pub(crate) fn problem(error: &Error) -> Problem {
     let hint = match (error.help(), error.kind()) {
         (Some(help), _) => Some(help.to_owned()),
-        (None, ErrorKind::Io) => {
+        (None, ErrorKind::Io | ErrorKind::Missing) => {
             Some("`--journal FILE` names another place, `--no-journal` does without".to_owned())
         }
         (None, _) => None,

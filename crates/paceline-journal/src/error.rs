@@ -70,12 +70,10 @@ impl Error {
                 ..Self::new(kind, format!("the journal `{path}` is damaged"))
                     .hint("`sqlite3 JOURNAL .recover` saves what is left; then begin another one")
             },
-            ErrorKind::Foreign => Self {
-                source: Some(Box::new(error)),
-                ..Self::new(kind, format!("`{path}` is no journal"))
-            },
+            ErrorKind::Foreign => Self::new(kind, format!("`{path}` is no journal"))
+                .hint("it is a file of something else; name another one"),
             _ => Self {
-                source: Some(Box::new(error)),
+                source: Some(in_words(error)),
                 ..Self::new(kind, format!("could not {what} the journal `{path}`"))
             },
         }
@@ -101,6 +99,32 @@ impl fmt::Display for Error {
 impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         self.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+/// An error of SQLite as the system's own words, where it stands for one of the system's.
+fn in_words(error: rusqlite::Error) -> Source {
+    use rusqlite::ffi;
+    let Some(found) = error.sqlite_error() else { return Box::new(error) };
+    match found.extended_code {
+        ffi::SQLITE_FULL => "no space left on device".into(),
+        ffi::SQLITE_READONLY_DBMOVED => "the file has been moved or removed".into(),
+        ffi::SQLITE_BUSY => "another program has held it locked for too long".into(),
+        code if code & 0xff == ffi::SQLITE_IOERR => {
+            let doing = match code {
+                ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC => "syncing",
+                ffi::SQLITE_IOERR_READ | ffi::SQLITE_IOERR_SHORT_READ => "reading",
+                ffi::SQLITE_IOERR_TRUNCATE => "truncating",
+                ffi::SQLITE_IOERR_LOCK | ffi::SQLITE_IOERR_UNLOCK => "locking",
+                // SQLite does not tell these from other errors.
+                ffi::SQLITE_IOERR_SHMSIZE | ffi::SQLITE_IOERR_SHMMAP => {
+                    return "its shared memory cannot grow: is the disk full?".into();
+                }
+                _ => "writing",
+            };
+            format!("input/output error in {doing} it").into()
+        }
+        _ => Box::new(error),
     }
 }
 

@@ -105,13 +105,34 @@ pub(crate) fn check_owner(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes from others the right to read the file.
-pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
-    let mode = std::fs::metadata(path).at("open the journal", path)?.permissions().mode();
-    if mode & 0o077 == 0 {
+/// Refuses a file that is no database: before anything about it is changed.
+pub(crate) fn check_kind(path: &Path) -> Result<(), Error> {
+    const MAGIC: &[u8] = b"SQLite format 3\0";
+    let mut start = Vec::new();
+    let file = File::open(path).at("open the journal", path)?;
+    file.take(MAGIC.len() as u64).read_to_end(&mut start).at("read", path)?;
+    if start.is_empty() || start == MAGIC {
         return Ok(());
     }
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o600)).at("protect", path)
+    Err(Error::new(ErrorKind::Foreign, format!("`{}` is no journal", path.display()))
+        .hint("it is a file of something else; name another one"))
+}
+
+/// Takes from others the right to read the file, and what lies beside it.
+pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
+    for ending in ["", "-wal", "-shm"] {
+        let path = beside(path, ending);
+        let mode = match std::fs::metadata(&path) {
+            Ok(found) => found.permissions().mode(),
+            Err(_) if !ending.is_empty() => continue,
+            Err(error) => return Err(Error::io("open the journal", &path, error)),
+        };
+        if mode & 0o077 != 0 {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))
+                .at("protect", &path)?;
+        }
+    }
+    Ok(())
 }
 
 /// The name of the file system that `path` lies on, if a write-ahead log is not safe there.

@@ -88,12 +88,14 @@ impl Journal {
     pub fn open(path: &Path) -> Result<Self, Error> {
         file::create(path)?;
         file::check_owner(path)?;
+        file::check_kind(path)?;
         let lock = Lock::take(path)?;
-        file::make_private(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let mut connection = Connection::open_with_flags(path, flags).at("open", path)?;
         harden(&connection).at("open", path)?;
         schema::check(&connection, path)?;
+        // Not before it is known to be ours.
+        file::make_private(path)?;
         // What a killed program left in the log is found here, and so is damage.
         let shared = file::shared_file_system(path);
         let mode = if shared.is_some() { "TRUNCATE" } else { "WAL" };
@@ -273,6 +275,17 @@ impl Journal {
             })?;
             sessions.collect()
         })
+    }
+
+    /// Returns the run that was worked on last.
+    ///
+    /// # Errors
+    ///
+    /// If the journal cannot be read.
+    pub fn last_worked_on(&self) -> Result<Option<u64>, Error> {
+        let sql = "SELECT run FROM sessions ORDER BY started_unix_ms DESC, run DESC LIMIT 1";
+        let run = self.connection.query_row(sql, [], |row| row.get::<_, i64>(0));
+        Ok(run.optional().at("read", &self.path)?.map(|run| run as u64))
     }
 
     /// Returns the folders in which a run makes files.

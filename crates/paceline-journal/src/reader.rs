@@ -203,6 +203,7 @@ impl Reader {
     /// journal, damaged, or of a later format.
     pub fn open(path: &Path) -> Result<Self, Error> {
         file::check_owner(path)?;
+        file::check_kind(path)?;
         let connection = connect(path)?;
         if schema::check(&connection, path)? == 0 {
             let message = format!("the journal `{}` is empty", path.display());

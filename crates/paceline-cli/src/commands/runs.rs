@@ -265,11 +265,11 @@ fn failed_text(text: &mut String, item: &FailedItem) {
 }
 
 fn run_json(run: &RunInfo) -> Json {
-    json!({
+    let mut object = json!({
         "run": run.run,
         "command": run.command,
         "name": run.name,
-        "pipeline": run.pipeline.as_deref().map(|path| String::from_utf8_lossy(path)),
+        "pipeline": null,
         "started_unix_ms": run.started_unix_ms,
         "ended_unix_ms": run.ended_unix_ms,
         "ending": ending(run),
@@ -279,7 +279,12 @@ fn run_json(run: &RunInfo) -> Json {
         "failed": run.failed,
         "unfinished": run.unfinished(),
         "source_ended": run.source_ended,
-    })
+    });
+    if let (Some(path), Some(object)) = (&run.pipeline, object.as_object_mut()) {
+        object.remove("pipeline");
+        put_bytes(object, "pipeline", path);
+    }
+    object
 }
 
 fn stage_json(run: &RunInfo, stage: &StageInfo) -> Json {

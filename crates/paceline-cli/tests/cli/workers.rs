@@ -418,3 +418,21 @@ fn the_example_with_python_functions_does_what_it_says() {
     let expected = ["coprime", "coprime", "both divisible by 5", "coprime"];
     assert_eq!(ended.lines(), expected);
 }
+
+#[test]
+fn python_goes_on_with_a_run_where_it_failed() {
+    let module = "import os\n\ndef f(value):\n    with open('calls', 'a') as calls:\n        \
+                  calls.write(value + '\\n')\n    if value == 'b' and not os.path.exists('mended'):\n        \
+                  raise ValueError('not yet')\n    return {'made of': value}\n";
+    each_python(module, "", |world| {
+        let ended = world.run(["-q"]).input("a\nb\nc\n").end();
+        assert_eq!((ended.code, ended.text().lines().count()), (Some(1), 2), "{}", ended.stderr);
+        let failed = world.paceline(["failed"]).end();
+        assert!(failed.text().contains("not yet"), "{}", failed.text());
+        world.write("mended", "");
+        let ended = world.paceline(["resume", "-q"]).end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        assert_eq!(ended.text(), "{\"made of\":\"b\"}\n");
+        assert_eq!(world.read("calls").lines().filter(|call| *call != "b").count(), 2);
+    });
+}

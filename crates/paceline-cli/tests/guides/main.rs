@@ -166,3 +166,48 @@ fn the_guide_to_the_chapter_shows_the_same_code_in_both_languages() {
     let (english, korean) = (page("chapter.md"), page("chapter.ko.md"));
     assert_eq!(blocks(&english), blocks(&korean));
 }
+
+#[test]
+fn the_commands_of_the_readme_about_runs_that_survive_go_on_with_them() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let page = fs::read_to_string(root.join("README.md")).unwrap();
+    let section = page.split("\n## ").find(|part| part.starts_with("Runs that survive")).unwrap();
+    let block = section.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let example = folder.path().join("examples/hash-tree");
+    fs::create_dir_all(example.join("tree")).unwrap();
+    let pipeline = "examples/hash-tree/pipeline.toml";
+    fs::copy(root.join(pipeline), folder.path().join(pipeline)).unwrap();
+    for name in ["one", "two"] {
+        fs::write(example.join("tree").join(name), name).unwrap();
+    }
+    let binary = Path::new(env!("CARGO_BIN_EXE_paceline")).parent().unwrap();
+    let path = format!("{}:{}", binary.display(), std::env::var("PATH").unwrap());
+    let mut seen = Vec::new();
+    for command in block.lines() {
+        let verb = command.split("paceline ").nth(1).unwrap().split(' ').next().unwrap();
+        if verb == "resume" {
+            fs::write(example.join("tree/three"), "new in the source").unwrap();
+        }
+        let ran = Command::new("sh")
+            .args(["-c", command])
+            .current_dir(folder.path())
+            .env("PATH", &path)
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        assert_eq!(ran.status.code(), Some(0), "{command}: {ran:?}");
+        let lines = String::from_utf8(ran.stdout).unwrap().lines().count();
+        seen.push((verb, lines));
+    }
+    let expected = [
+        ("run", 2),    // digests
+        ("resume", 1), // that of the new file
+        ("status", 4), // a head, two stages, the account
+        ("failed", 1), // none
+        ("retry", 0),
+        ("runs", 3), // a head, the run, where it is recorded
+        ("each", 1000),
+    ];
+    assert_eq!(seen, expected);
+}

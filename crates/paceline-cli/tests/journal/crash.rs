@@ -189,8 +189,10 @@ shell = 'echo $$ >> pids; if test ! -e second; then exec sleep 1000; fi; grep -q
 
 #[test]
 fn unfinished_outputs_of_a_killed_run_are_removed() {
-    let world = World::with(
-        r#"
+    // By whoever comes next: the same run, or another.
+    for next in ["resume", "run"] {
+        let world = World::with(
+            r#"
 [source]
 values = ["a"]
 [[stage]]
@@ -198,13 +200,14 @@ name = "one"
 shell = 'echo half; test -e second || (echo > on; sleep 1000)'
 to = "deep/{in}/{in}.txt"
 "#,
-    );
-    let mut started = world.run(["-q"]).start();
-    started.until("the job runs", || world.has("on"));
-    started.signal(Signal::KILL);
-    started.end();
-    assert_eq!(world.list("deep/a").len(), 1, "an unfinished file");
-    world.write("second", "");
-    world.resume(["-q"]).end().exits(0);
-    assert_eq!(world.list("deep/a"), ["a.txt"]);
+        );
+        let mut started = world.run(["-q"]).start();
+        started.until("the job runs", || world.has("on"));
+        started.signal(Signal::KILL);
+        started.end();
+        assert_eq!(world.list("deep/a").len(), 1, "an unfinished file");
+        world.write("second", "");
+        world.paceline([next, "-q", "p.toml"]).end().exits(0);
+        assert_eq!(world.list("deep/a"), ["a.txt"]);
+    }
 }

@@ -79,7 +79,13 @@ fn fails_at(call: &str, error: &str, words: &[&str], counts: impl IntoIterator<I
         }
         failures += 1;
         assert!(matches!(ended.code, Some(2 | 4)), "{call} {count}: {ended:?}");
-        assert!(ended.stderr.contains("journal"), "{call} {count}: {}", ended.stderr);
+        assert!(ended.stderr.contains("journal.db"), "{call} {count}: {}", ended.stderr);
+        let words = match error {
+            "ENOSPC" => "no space left on device",
+            _ => "input/output error",
+        };
+        let is_told = [words, "is the disk full?"].iter().any(|words| ended.stderr.contains(words));
+        assert!(is_told, "{call} {count}: {}", ended.stderr);
         goes_on(&world, ended);
     }
     assert!(failures > 0, "{call} was never made to fail");

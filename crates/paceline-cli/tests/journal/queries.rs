@@ -94,3 +94,22 @@ fn what_an_item_holds_is_harmless_on_a_terminal() {
     let failed = world.paceline(["failed"]).end().exits(0);
     assert!(!failed.text().contains('\u{1b}'), "{}", failed.text());
 }
+
+#[test]
+fn what_programs_are_told_has_the_names_that_the_page_gives() {
+    let world = World::with(FAILING);
+    world.run(["-q"]).end().exits(1);
+    let page = include_str!("../../../../docs/journal-format.md");
+    for command in ["runs", "status", "failed"] {
+        let start = format!("- `{command}`, an object a ");
+        let line = page.lines().find(|line| line.starts_with(&start)).unwrap();
+        // Every word in code but the command itself and what the text between refers to.
+        let words = line.split('`').skip(1).step_by(2).skip(1).filter(|word| *word != "each");
+        let mut told: Vec<&str> = words.collect();
+        let object = world.paceline([command, "--json"]).end().exits(0).json().remove(0);
+        let mut names: Vec<&str> = object.as_object().unwrap().keys().map(String::as_str).collect();
+        told.sort_unstable();
+        names.sort_unstable();
+        assert_eq!(names, told, "{command}");
+    }
+}

@@ -36,6 +36,32 @@ fn f45_the_journal_is_readable_by_its_owner_only() {
 }
 
 #[test]
+fn f45_a_file_of_something_else_is_refused_and_left_as_it_is() {
+    let world = World::new();
+    let path = world.path();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    for content in ["#!/bin/sh\necho a program that somebody needs\n", "x"] {
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let error = Journal::open(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Foreign);
+        assert!(error.help().is_some());
+        assert_eq!(Reader::open(&path).unwrap_err().kind(), ErrorKind::Foreign);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o755);
+        assert_eq!(fs::read_to_string(&path).unwrap(), content);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "nothing beside it");
+    }
+    // A database, but none of ours.
+    fs::remove_file(&path).unwrap();
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("CREATE TABLE contacts (name TEXT)").unwrap();
+    drop(connection);
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+    assert_eq!(Journal::open(&path).unwrap_err().kind(), ErrorKind::Foreign);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o644);
+}
+
+#[test]
 fn f45_a_journal_that_others_may_write_to_is_refused() {
     let world = World::new();
     drop(world.open());
