@@ -48,6 +48,8 @@ pub(crate) enum Command {
     Failed(Failed),
     /// Validate a pipeline file and show what it would do; run nothing
     Check(Check),
+    /// Measure a sample of the items, and say which concurrency would help
+    Advise(Advise),
     /// Show an item of the chapter at work, with figures measured here
     Demo(Demo),
     /// Say what is done on this system so that no job leaves anything running
@@ -117,6 +119,8 @@ pub(crate) struct Run {
     /// Run each job in a PID namespace of its own, which nothing outlives
     #[arg(long)]
     pub(crate) isolate: bool,
+    #[command(flatten)]
+    pub(crate) pacing: Pacing,
     #[command(flatten)]
     pub(crate) recording: Recording,
     /// Record nothing: the run cannot be resumed
@@ -282,6 +286,8 @@ pub(crate) struct Each {
     /// A further command, fed by the result of the one before
     #[arg(long, value_name = "COMMAND")]
     pub(crate) then: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) pacing: Pacing,
     /// How many jobs of the `--then` commands at once
     #[arg(long, value_name = "N|N%|auto")]
     pub(crate) then_workers: Vec<Width>,
@@ -357,6 +363,71 @@ pub(crate) struct Each {
     /// Leave out the display, the summary and the line for each failed item
     #[arg(short, long)]
     pub(crate) quiet: bool,
+}
+
+/// How the number of workers is found and told of.
+#[derive(Debug, Default, Args)]
+pub(crate) struct Pacing {
+    /// Write what is measured and decided about workers, as lines of JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pace_log: Option<PathBuf>,
+    /// Write the numbers of workers that the run comes to, for `--workers-from`
+    #[arg(long, value_name = "FILE")]
+    pub(crate) freeze: Option<PathBuf>,
+    /// Use the numbers of workers that `--freeze` has written
+    #[arg(long, value_name = "FILE")]
+    pub(crate) workers_from: Option<PathBuf>,
+    /// How many cores `auto` may keep busy: a number such as 1.5, or N%
+    #[arg(long, value_name = "N|N%")]
+    pub(crate) cpu_budget: Option<Budget>,
+}
+
+/// The value of `--cpu-budget`, in cores.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Budget(pub(crate) f64);
+
+impl FromStr for Budget {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, scale) = match text.strip_suffix('%') {
+            Some(percent) => (percent, paceline::cores() as f64 / 100.0),
+            None => (text, 1.0),
+        };
+        match number.parse::<f64>() {
+            Ok(number) if number > 0.0 && number.is_finite() => Ok(Self(number * scale)),
+            _ => Err("a budget is a number of cores over 0, or a percentage of them"),
+        }
+    }
+}
+
+/// Each item of the sample is run once: half of them alone, half a few at once.
+///
+/// Items come from where they come in `each`; without `:::` or `-a`, from
+/// standard input. What the jobs print is thrown away.
+#[derive(Debug, Args)]
+pub(crate) struct Advise {
+    /// The command, and after `:::` values or after `::::` files
+    #[arg(value_name = "COMMAND [ARG...] [::: VALUE...]", trailing_var_arg = true)]
+    pub(crate) words: Vec<OsString>,
+    /// Read items from FILE, `-` for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) arg_file: Vec<OsString>,
+    /// Items end with NUL and not with a newline
+    #[arg(short = '0', long)]
+    pub(crate) null: bool,
+    /// How long all items may take
+    #[arg(long, value_name = "DUR", value_parser = positive_span)]
+    pub(crate) target: Option<Span>,
+    /// How many items to run, at most
+    #[arg(long, value_name = "N", default_value = "20", value_parser = at_least_one)]
+    pub(crate) sample: usize,
+    /// How many items there will be; as many as were given unless set
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    pub(crate) items: Option<usize>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

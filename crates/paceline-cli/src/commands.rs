@@ -1,5 +1,6 @@
 //! What each command of the program does.
 
+pub(crate) mod advise;
 pub(crate) mod check;
 pub(crate) mod demo;
 pub(crate) mod doctor;

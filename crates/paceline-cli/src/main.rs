@@ -71,6 +71,7 @@ fn run(command: Command) -> Result<ExitCode, Problem> {
         Command::Status(args) => commands::runs::status(args),
         Command::Failed(args) => commands::runs::failed(args),
         Command::Check(args) => commands::check::check(args),
+        Command::Advise(args) => commands::advise::run(args),
         Command::Demo(args) => Ok(commands::demo::demo(&args)),
         Command::Doctor => Ok(printed(commands::doctor::doctor())),
         Command::Completions { shell } => Ok(printed(commands::generate::completions(shell))),

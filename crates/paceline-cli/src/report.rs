@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use paceline::{Ending, Failure, ItemId, Observer, StageEnded, Stop};
+use paceline::{Ending, Failure, ItemId, Observer, StageEnded, Stop, pace::Survey};
 use paceline_process::Captured;
 
 use crate::{
@@ -31,11 +31,13 @@ pub(crate) mod display;
 pub(crate) mod faults;
 pub(crate) mod job_log;
 pub(crate) mod json;
+pub(crate) mod pacing;
 pub(crate) mod summary;
 pub(crate) mod tag;
 
 pub(crate) use console::Console;
 pub(crate) use job_log::JobLog;
+pub(crate) use pacing::PaceLog;
 
 /// Keeps the items inside, and tells of those that fail.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(crate) struct Reporter {
     /// Whether each line of a job's output begins with its item.
     tags: bool,
     log: Option<JobLog>,
+    /// Where the pace is told of.
+    pace_log: Option<PaceLog>,
     /// Whether a poll that takes too long has been told of.
     told_of_poll: AtomicBool,
     /// Whether it has been told that jobs wait for processes or descriptors.
@@ -124,6 +128,7 @@ impl Reporter {
             keeps_records: false,
             tags: false,
             log: None,
+            pace_log: None,
             told_of_poll: AtomicBool::new(false),
             told_of_lack: AtomicBool::new(false),
             stop: OnceLock::new(),
@@ -136,6 +141,12 @@ impl Reporter {
     /// Leaves out the line for each failed item, if `quiet`.
     pub(crate) fn quiet(mut self, quiet: bool) -> Self {
         self.tells_failures = !quiet;
+        self
+    }
+
+    /// Tells of the pace in `log`, if there is one.
+    pub(crate) fn pacing(mut self, log: Option<PaceLog>) -> Self {
+        self.pace_log = log;
         self
     }
 
@@ -342,6 +353,12 @@ impl Errors {
 }
 
 impl Observer for Reporter {
+    fn paced(&self, survey: &Survey) {
+        if let Some(log) = &self.pace_log {
+            log.write(survey);
+        }
+    }
+
     fn stage_ended(&self, event: &StageEnded<'_>) {
         if let Some(log) = &self.log
             && !log.ended(event)

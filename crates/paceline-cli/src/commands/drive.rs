@@ -14,7 +14,7 @@ use paceline::{Clock, Failure, Halt, Pipeline, Stop, Summary};
 use paceline_journal::Known;
 
 use crate::{
-    args::When,
+    args::{Budget, Pacing, When},
     exit_code,
     item::{Identity, Origin, Value},
     journal::{self, Base, Feed, Numbered, Record},
@@ -22,7 +22,8 @@ use crate::{
     lines::Lines,
     message::{Problem, harmless, reason},
     report::{
-        Batch, Console, Reporter, StageRecord, Tracked, display::Display, faults, json, summary,
+        Batch, Console, Reporter, StageRecord, Tracked, display::Display, faults, json,
+        pacing::freeze, summary,
     },
     results::{Results, Trouble},
     signals::{self, Controls, Seen, Watch},
@@ -45,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) interrupt: Interrupt,
     /// What prints the jobs' lines as they come, if they do.
     pub(crate) lines: Option<Lines>,
+    /// How the pace is set and told of.
+    pub(crate) pacing: Pacing,
     /// Has outputs wait, if they are to come in order.
     pub(crate) keeper: Option<Keeper>,
     /// What the run is recorded by, if it is.
@@ -121,6 +124,9 @@ where
     if let Some(record) = &record {
         pipeline = pipeline.journal(record.journal());
     }
+    if let Some(Budget(cores)) = options.pacing.cpu_budget {
+        pipeline = pipeline.cpu_budget(cores);
+    }
     if let Some(halt) = options.halt {
         pipeline = pipeline.halt(halt);
     }
@@ -165,6 +171,12 @@ where
         for tracked in reporter.take_unfinished() {
             results.line(json::unfinished(&tracked).to_string().as_bytes());
         }
+    }
+    if let (Ok(summary), Some(path)) = (&ended, &options.pacing.freeze)
+        && let Err(error) = freeze(path, summary)
+    {
+        let reason = reason(&error);
+        console.line(&format!("warning: could not write `{}`: {reason}", path.display()));
     }
     let has_worked = ended.as_ref().map_or(true, |summary| summary.taken > 0);
     if let (Ok(summary), Some(record)) = (&mut ended, &record) {

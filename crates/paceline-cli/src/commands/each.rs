@@ -24,7 +24,7 @@ use crate::{
     kept::Keeper,
     lines::Lines,
     message::{Problem, reason},
-    report::{Console, JobLog, Reporter},
+    report::{Console, JobLog, PaceLog, Reporter, pacing::thaw},
     source::Interrupt,
     spec::{Batch, Retry, Stage, Work, Workers},
     stages::{self, Prints, Workshop},
@@ -43,7 +43,10 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
         return Err(Problem::new("there is no command to run for each item")
             .hint("name it before the items: `paceline each gzip ::: a.txt b.txt`".to_owned()));
     }
-    let stages = stages_of(&args, &command)?;
+    let mut stages = stages_of(&args, &command)?;
+    if let Some(path) = &args.pacing.workers_from {
+        thaw(path, &mut stages)?;
+    }
     check_numbers(&stages, said.len().max(1).saturating_mul(args.batch))?;
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
     let inputs = inputs::open(said, args.null, args.skip_empty, &interrupt)?;
@@ -58,13 +61,16 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
         return Ok(unlogged(&Console::default(), &error));
     }
     let keeper = args.ordered.then(Keeper::default);
+    let pace_log = args.pacing.pace_log.as_ref();
+    let pace_log = pace_log.map(|path| PaceLog::create(path, &stages)).transpose()?;
     let reporter = Arc::new(
         Reporter::new(Console::default())
             .quiet(args.quiet)
             .recording(args.json)
             .tagging(args.tag)
             .in_order(keeper.clone())
-            .logging(log),
+            .logging(log)
+            .pacing(pace_log),
     );
     // The folder may be gone, which is a matter of the jobs alone.
     let folder = std::path::absolute(".").unwrap_or_else(|_| PathBuf::from("."));
@@ -88,6 +94,7 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
         reporter,
         interrupt,
         lines,
+        pacing: args.pacing,
         keeper,
         recorded,
     };
@@ -179,18 +186,29 @@ fn work(args: &args::Each, command: &[OsString]) -> Result<Work, Problem> {
 
 /// Refuses placeholders for values that no job has: `most` come to each.
 fn check_numbers(stages: &[Stage], most: usize) -> Result<(), Problem> {
-    let holes = stages.iter().flat_map(|stage| -> Box<dyn Iterator<Item = &Hole>> {
+    check_holes(holes_of(stages), most)
+}
+
+fn holes_of(stages: &[Stage]) -> impl Iterator<Item = &Hole> {
+    stages.iter().flat_map(|stage| -> Box<dyn Iterator<Item = &Hole>> {
         match &stage.work {
             Work::Shell(script) => Box::new(script.holes()),
             Work::Run(command) => Box::new(command.holes()),
             _ => unreachable!("`each` runs commands and scripts"),
         }
-    });
+    })
+}
+
+/// The same for the placeholders of one command.
+pub(super) fn check_holes<'a>(
+    mut holes: impl Iterator<Item = &'a Hole>,
+    most: usize,
+) -> Result<(), Problem> {
     let number = |hole: &Hole| match hole.kind {
         Placeholder::Source(number) => Some(number),
         _ => None,
     };
-    match holes.filter_map(number).find(|&number| number > most) {
+    match holes.find_map(|hole| number(hole).filter(|&number| number > most)) {
         None => Ok(()),
         Some(number) => {
             let values = if most == 1 { "one value".to_owned() } else { format!("{most} values") };

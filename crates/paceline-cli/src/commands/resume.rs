@@ -140,6 +140,7 @@ pub(crate) fn resume(args: args::Resume, what: What) -> Result<ExitCode, Problem
         reporter,
         interrupt,
         lines: None,
+        pacing: crate::args::Pacing::default(),
         keeper: None,
         recorded: Some(recorded),
     };

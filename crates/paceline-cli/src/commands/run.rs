@@ -13,7 +13,7 @@ use crate::{
     },
     journal::{self, Opened},
     message::{Problem, harmless},
-    report::{Console, Reporter},
+    report::{Console, PaceLog, Reporter, pacing::thaw},
     source::{Interrupt, Item},
     spec::{self, Pipeline},
     stages::{self, Prints, Workshop},
@@ -40,7 +40,13 @@ pub(crate) fn run(args: args::Run) -> Result<ExitCode, Problem> {
     if let Some(note) = items.note().filter(|_| !args.quiet) {
         console.line(&format!("note: {}", harmless(note.as_bytes())));
     }
-    let reporter = Arc::new(Reporter::new(console).quiet(args.quiet).recording(args.json));
+    if let Some(path) = &args.pacing.workers_from {
+        thaw(path, &mut file.stages)?;
+    }
+    let pace_log = args.pacing.pace_log.as_ref();
+    let pace_log = pace_log.map(|path| PaceLog::create(path, &file.stages)).transpose()?;
+    let reporter = Reporter::new(console).quiet(args.quiet).recording(args.json).pacing(pace_log);
+    let reporter = Arc::new(reporter);
     let recorded = if args.no_journal {
         None
     } else {
@@ -75,6 +81,7 @@ pub(crate) fn run(args: args::Run) -> Result<ExitCode, Problem> {
         reporter,
         interrupt,
         lines: None,
+        pacing: args.pacing,
         keeper: None,
         recorded,
     };

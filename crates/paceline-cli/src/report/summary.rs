@@ -2,7 +2,7 @@
 
 use std::{fmt::Write, time::Duration};
 
-use paceline::{Kind, Progress, StageSummary, Summary};
+use paceline::{Bounded, Kind, Progress, StageSummary, Summary, Workers};
 
 use crate::message::harmless;
 
@@ -55,8 +55,69 @@ pub(crate) fn text(summary: &Summary) -> String {
             longest.item,
         );
     }
+    if summary.elapsed >= LONG_ENOUGH {
+        explain(summary, &mut text);
+    }
     let _ = writeln!(text, "{}, {}", summary.account(), short(summary.elapsed));
     text
+}
+
+/// From here on a run has shown what bounded it.
+const LONG_ENOUGH: Duration = Duration::from_secs(1);
+
+/// Says how the workers went, what bounded the run, and what would help.
+fn explain(summary: &Summary, text: &mut String) {
+    let name = |stage: &StageSummary| harmless(stage.name.as_bytes());
+    let changed = |stage: &&StageSummary| stage.workers_range.0 < stage.workers_range.1;
+    for stage in summary.stages.iter().filter(changed) {
+        let (fewest, most) = stage.workers_range;
+        let workers = stage.workers;
+        let _ = writeln!(
+            text,
+            "workers of `{}`: {fewest} to {most}, {workers} in the end",
+            name(stage)
+        );
+    }
+    let Some(bounded) = summary.bounded_by else { return };
+    let used = summary.cores_used.unwrap_or_default();
+    let _ = match bounded {
+        Bounded::Cores => writeln!(
+            text,
+            "bound by the cores, {used:.1} of {} in use: more workers will not help, less work an item \
+             or more cores would",
+            summary.cores
+        ),
+        Bounded::Stage(place) => {
+            let stage = &summary.stages[place];
+            let (name, workers) = (name(stage), stage.workers);
+            let cores = summary.cores;
+            if stage.wanted == Workers::Fixed(1) {
+                writeln!(
+                    text,
+                    "bound by `{name}` with its 1 worker: more of them would help, if it may have them"
+                )
+            } else {
+                writeln!(
+                    text,
+                    "bound by `{name}` with its {workers} workers, {used:.1} of {cores} cores in use: more \
+                     of them might help"
+                )
+            }
+        }
+        Bounded::Outside(place) => writeln!(
+            text,
+            "bound by what `{}` waits for: it gave no more with further workers; a faster server or \
+             disk would help",
+            name(&summary.stages[place])
+        ),
+        Bounded::Source => {
+            writeln!(text, "bound by the source: items came no faster, and workers will not help")
+        }
+        Bounded::Sink => {
+            writeln!(text, "bound by whoever takes the results: workers will not help")
+        }
+        _ => Ok(()),
+    };
 }
 
 /// The account of a run that has no summary, since paceline could not go on.

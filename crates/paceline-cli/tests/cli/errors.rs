@@ -283,6 +283,13 @@ fn the_help_is_short_and_names_the_exit_statuses() {
                                          have failed
           --isolate                      Run each job in a PID namespace of its own, which nothing
                                          outlives
+          --pace-log <FILE>              Write what is measured and decided about workers, as lines of
+                                         JSON
+          --freeze <FILE>                Write the numbers of workers that the run comes to, for
+                                         `--workers-from`
+          --workers-from <FILE>          Use the numbers of workers that `--freeze` has written
+          --cpu-budget <N|N%>            How many cores `auto` may keep busy: a number such as 1.5, or
+                                         N%
           --journal <FILE>               Record in FILE and not in `.paceline/journal.db` beside the
                                          pipeline file
           --durable                      Wait for the disk at each commit: what is done survives a power

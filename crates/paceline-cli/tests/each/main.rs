@@ -14,6 +14,7 @@ mod limits;
 mod lines;
 mod order;
 mod output;
+mod pace;
 mod placeholders;
 mod status;
 
