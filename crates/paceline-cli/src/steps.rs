@@ -45,6 +45,7 @@ pub(crate) enum Kind {
 pub(crate) struct StepError {
     kind: Kind,
     permanent: bool,
+    pushback: bool,
     message: String,
     source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -52,7 +53,13 @@ pub(crate) struct StepError {
 impl StepError {
     /// A failure that another attempt would only repeat.
     pub(crate) fn permanent(message: impl Into<String>) -> Self {
-        Self { kind: Kind::Io, permanent: true, message: message.into(), source: None }
+        Self {
+            kind: Kind::Io,
+            permanent: true,
+            pushback: false,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// A failure that may be gone at the next attempt.
@@ -85,6 +92,15 @@ impl StepError {
 
     pub(crate) fn caused_by(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..self }
+    }
+
+    /// Says whether it is so because whoever was asked is overloaded.
+    pub(crate) fn with_pushback(self, pushback: bool) -> Self {
+        Self { pushback, ..self }
+    }
+
+    pub(crate) fn is_pushback(&self) -> bool {
+        self.pushback
     }
 
     pub(crate) fn with_kind(self, kind: Kind) -> Self {

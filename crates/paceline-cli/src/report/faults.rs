@@ -23,6 +23,7 @@ pub(crate) fn of_step(error: StepError) -> Fault {
         Kind::Cancelled => FailureKind::Cancelled,
     };
     let fault = Fault::new(kind, error.line());
+    let fault = if error.is_pushback() { fault.pushback() } else { fault };
     if error.is_permanent() { fault.permanent() } else { fault }
 }
 

@@ -200,6 +200,8 @@ mod tests {
             let (result, requests, file) = get_from(move |_| Answer::status(status));
             let error = result.unwrap_err();
             assert_eq!(error.is_permanent(), permanent, "{status}");
+            let is_pushback = status.starts_with("429") || status.starts_with("503");
+            assert_eq!(error.is_pushback(), is_pushback, "{status}");
             assert!(error.line().contains(status), "{}", error.line());
             assert_eq!((requests.len(), file), (1, None), "one request an attempt");
         }

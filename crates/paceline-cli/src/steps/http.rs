@@ -158,6 +158,11 @@ pub(super) fn is_passing(status: StatusCode) -> bool {
         || status.is_server_error()
 }
 
+/// Says whether a server that answers so is asked too much at once.
+pub(super) fn is_pushback(status: StatusCode) -> bool {
+    matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE)
+}
+
 /// Makes the failure for an answer that is no success.
 pub(super) fn refused(what: &str, url: &Url, status: StatusCode) -> StepError {
     let reason = status.canonical_reason().map(|reason| format!(" {reason}")).unwrap_or_default();
@@ -166,7 +171,12 @@ pub(super) fn refused(what: &str, url: &Url, status: StatusCode) -> StepError {
         shown(url),
         status.as_u16()
     );
-    if is_passing(status) { StepError::passing(message) } else { StepError::permanent(message) }
+    let failure = if is_passing(status) {
+        StepError::passing(message)
+    } else {
+        StepError::permanent(message)
+    };
+    failure.with_pushback(is_pushback(status))
 }
 
 /// Makes the failure for a request that came to no answer, or to half of one.

@@ -396,7 +396,7 @@ fn store_failed(url: &Url, error: object_store::Error) -> StepError {
     let message = format!("could not put `{}`: {why}", http::shown(url));
     let failure =
         if permanent { StepError::permanent(message) } else { StepError::passing(message) };
-    failure.with_kind(kind)
+    failure.with_kind(kind).with_pushback(status.is_some_and(http::is_pushback))
 }
 
 /// Finds the status of the answer: `object_store` gives it in its text alone.

@@ -70,6 +70,7 @@ fn an_answer_to_a_put_says_whether_another_attempt_is_worth_it() {
             let store = send(&bucket_at(&server), base.path(), "", "s3://bucket/a");
             for error in [web.unwrap_err(), store.unwrap_err()] {
                 assert_eq!(error.is_permanent(), permanent, "{}", error.line());
+                assert_eq!(error.is_pushback(), !permanent, "{}", error.line());
                 assert!(error.line().contains(status), "{}", error.line());
                 assert!(!error.line().contains("secret"), "{}", error.line());
             }
