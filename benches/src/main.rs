@@ -46,7 +46,7 @@ Groups: queue, stages, executor, waits, polls, children, each, workers; all unle
 
   --rounds N   measure each contestant N times, an odd number; 9 unless set
   --quick      a tenth of the work in 3 rounds, to see that everything runs
-  --write      write docs/performance.md
+  --write      write docs/performance.md; with groups, their sections of it
   --only TEXT  only the contests whose title contains TEXT
   --alone NAME only this contestant, to be looked at with a profiler";
 
@@ -125,5 +125,6 @@ fn run(wish: &Wish) {
         }
         report.add(group.name, group.about, &standings);
     }
-    report.finish(wish.write);
+    let order: Vec<&str> = GROUPS.iter().map(|group| group.name).collect();
+    report.finish(wish.write, &order);
 }

@@ -1,39 +1,30 @@
 //! Shows what came of the contests, as the page that `--write` keeps.
 #![expect(clippy::print_stdout, reason = "the report is what the program is for")]
 
-use std::{fmt::Write as _, fs, path::Path, process::Command, thread};
+use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path, process::Command, thread};
 
 use crate::harness::{Bar, Limit, Options, Standing};
 
-/// The page as it grows.
+/// The sections that were measured in this run.
 pub(crate) struct Report {
-    page: String,
-    bars: usize,
-    met: usize,
+    conditions: String,
+    sections: Vec<(String, String)>,
 }
 
 impl Report {
     pub(crate) fn new(options: &Options) -> Self {
-        let mut page = String::from("# Performance\n\n");
-        page.push_str(
-            "Written by `cargo run --release -p paceline-benches -- --write`; not edited by hand.\n\n",
-        );
-        _ = writeln!(page, "{}\n", machine());
-        _ = writeln!(
-            page,
-            "Each contestant ran {} times{}, in turn with the others. A cell is the median, and in \
-             brackets the median over the rounds of paceline's value to this one: below 1 paceline \
-             is ahead. Whether a bar is met is decided by the ratio as it was measured; within a few \
-             percent of the bar another run may say otherwise.\n",
+        let conditions = format!(
+            "Measured on {} {} rounds{}.",
+            machine(),
             options.rounds,
-            if options.quick { " with a tenth of the work" } else { "" },
+            if options.quick { ", with a tenth of the work" } else { "" },
         );
-        Self { page, bars: 0, met: 0 }
+        Self { conditions, sections: Vec::new() }
     }
 
     /// Adds a group: a table for each set of contestants, and its bars.
     pub(crate) fn add(&mut self, name: &str, about: &str, standings: &[Standing]) {
-        let mut part = format!("## {name}\n\n{about}\n");
+        let mut part = format!("## {name}\n\n{}\n\n{about}\n", self.conditions);
         for alike in standings.chunk_by(|a, b| a.names == b.names) {
             part.push('\n');
             add_table(&mut part, alike);
@@ -52,8 +43,6 @@ impl Report {
             part.push_str("\n| bar | is | may be | |\n|---|---|---|---|\n");
         }
         for (standing, bar, (value, most)) in bars {
-            self.bars += 1;
-            self.met += usize::from(value <= most);
             let verdict = if value <= most { "met" } else { "**missed**" };
             _ = writeln!(
                 part,
@@ -64,31 +53,61 @@ impl Report {
             );
         }
         println!("{part}");
-        self.page.push_str(&part);
-        self.page.push('\n');
+        self.sections.push((name.to_owned(), part));
     }
 
-    /// Ends the page, and writes it if asked to.
-    pub(crate) fn finish(mut self, write: bool) {
-        let sum = format!("{} of {} bars are met.", self.met, self.bars);
-        println!("{sum}");
-        self.page = self.page.replacen("\n## ", &format!("\n{sum}\n\n## "), 1);
-        self.page.push_str(AGAIN);
-        if write {
-            let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
-            fs::create_dir_all(&docs).expect("docs/ can be made");
-            fs::write(docs.join("performance.md"), self.page).expect("the page can be written");
+    /// Ends the report, and keeps its sections if asked to: those of groups
+    /// that were not measured this time stay as they are.
+    pub(crate) fn finish(self, write: bool, order: &[&str]) {
+        if !write {
+            return;
         }
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/performance.md");
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        fs::write(path, renewed(&before, self.sections, order)).expect("the page can be written");
     }
 }
 
-const AGAIN: &str = "\
+/// Gives the page with these sections in the place of those of the same name.
+fn renewed(page: &str, measured: Vec<(String, String)>, order: &[&str]) -> String {
+    let mut sections: BTreeMap<String, String> = page
+        .split("\n## ")
+        .skip(1)
+        .map(|section| {
+            let name = section.lines().next().unwrap_or_default().to_owned();
+            (name, format!("## {}\n", section.trim_end()))
+        })
+        .collect();
+    sections.extend(measured);
+    let sections: Vec<&String> = order.iter().filter_map(|name| sections.get(*name)).collect();
+    let count = |verdict: &str| -> usize {
+        sections.iter().map(|section| section.matches(verdict).count()).sum()
+    };
+    let (met, missed) = (count("| met |"), count("| **missed** |"));
+    let mut page = format!("{HEAD}\n{met} of {} bars are met.\n", met + missed);
+    for section in sections {
+        page.push('\n');
+        page.push_str(section);
+    }
+    page.push_str(AGAIN);
+    page
+}
+
+const HEAD: &str = "\
+# Performance
+
+Written by `cargo run --release -p paceline-benches -- --write`; not edited by hand.
+
+Each contestant ran in each round, in turn with the others. A cell is the median, and in brackets the median over the rounds of paceline's value to this one: below 1 paceline is ahead. Whether a bar is met is decided by the ratio as it was measured; within a few percent of the bar another run may say otherwise.
+";
+
+const AGAIN: &str = "
 ## Again
 
     cargo run --release -p paceline-benches               # everything, printed
     cargo run --release -p paceline-benches -- stages     # one group
     cargo run --release -p paceline-benches -- --quick    # does it all run?
-    cargo run --release -p paceline-benches -- --write    # this page
+    cargo run --release -p paceline-benches -- --write    # this page; with groups, their sections
 
 The peers are built from their packages in the same build, with the same profile. Every run checks
 its result (counts and sums) before its time counts.
@@ -173,4 +192,22 @@ fn machine() -> String {
         said("date", &["-u", "+%Y-%m-%d"]).unwrap_or_default(),
         read("/proc/loadavg").split_whitespace().next().unwrap_or("unknown"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_measured_again_replaces_its_section_and_no_other() {
+        let section = |name: &str, text: &str| (name.to_owned(), format!("## {name}\n\n{text}\n"));
+        let first = vec![section("queue", "| a | met |"), section("each", "| b | **missed** |")];
+        let page = renewed("", first, &["queue", "stages", "each"]);
+        assert!(page.contains("1 of 2 bars are met."), "{page}");
+        let page =
+            renewed(&page, vec![section("each", "| b | met |")], &["queue", "stages", "each"]);
+        assert!(page.contains("2 of 2 bars are met."), "{page}");
+        assert_eq!(page.matches("\n## ").count(), 3, "{page}");
+        assert_eq!(renewed(&page, Vec::new(), &["queue", "stages", "each"]), page);
+    }
 }
