@@ -15,7 +15,7 @@
 //! use paceline::pace::{Bounds, Controller, Counts, Settings, Snapshot};
 //!
 //! // One stage whose items wait 10 ms each, behind a source that is never empty.
-//! let stage = Bounds { seed: 4, most: 64, ..Bounds::fixed(4) };
+//! let stage = Bounds { most: 64, ..Bounds::io() };
 //! let mut controller = Controller::new(Settings::new(2.0, vec![Bounds::fixed(1), stage]));
 //! let (mut workers, mut done) = (4_u32, 0.0);
 //! for tick in 0..40 {
