@@ -36,7 +36,7 @@ pub struct Keep {
 ///
 /// ```
 /// let pruned = paceline_journal::Pruned::default();
-/// assert_eq!(pruned.runs, []);
+/// assert!(pruned.runs.is_empty());
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
