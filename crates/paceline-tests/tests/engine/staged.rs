@@ -176,6 +176,27 @@ fn r55_9_one_failing_item_of_twenty_ends_nothing_but_itself() {
 }
 
 #[test]
+fn items_that_a_stage_lets_past_without_work_have_no_time_of_service() {
+    watched(|| {
+        let summary = Pipeline::from_iter(0..20)
+            .blocking("picky", |n| if n == 7 { Given::Ok(n) } else { Given::Err("not me".into()) })
+            .workers(1)
+            .blocking("slow", |n| {
+                block_for(millis(20));
+                Given::Ok(n)
+            })
+            .workers(1)
+            .discard()
+            .run()
+            .unwrap();
+        assert_conserved(&summary);
+        assert_eq!((summary.ok, summary.failed), (1, 19));
+        let p50 = summary.stages[1].service_p50;
+        assert!(p50 >= millis(19), "the one item took 20 ms, the median says {p50:?}");
+    });
+}
+
+#[test]
 fn r55_10_unread_output_never_wedges_a_run() {
     watched(|| {
         let many = || Pipeline::from_iter(0..5_000).cpu("text", |n: u32| Given::Ok(n.to_string()));

@@ -57,6 +57,8 @@ pub(crate) struct StageLoop<'s, In, Out, W> {
     is_plain: bool,
     /// Items answered with a value since the counters were written.
     ok: u64,
+    /// Items let past without work since then: they had no time in service.
+    passed: u64,
     /// CPU time of the thread that the counters know of, in nanoseconds.
     cpu_seen: u64,
     /// Its thread, if somebody wants to look at it.
@@ -137,7 +139,10 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
             serving.end(ended);
             let busy = ended.saturating_sub(started).saturating_sub(blocked);
             chunk.took(items, busy);
-            self.shard().served(items as u64, busy / items as u32);
+            let worked = items as u64 - std::mem::take(&mut self.passed);
+            if worked > 0 {
+                self.shard().served(worked, busy / worked as u32);
+            }
             self.shard().ok.fetch_add(std::mem::take(&mut self.ok), Ordering::Relaxed);
             if self.on_thread && ended.saturating_sub(cpu_read) >= CPU_READ_EVERY {
                 cpu_read = ended;
@@ -216,6 +221,7 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
     fn answer_plain(&mut self, Envelope { id, load, .. }: Envelope<In>) -> Envelope<Out> {
         let load = match load {
             Load::Item(_) if self.core.stop.level() >= StopLevel::Halt => {
+                self.passed += 1;
                 self.unfinished(id.clone(), 0);
                 Load::Unfinished
             }
@@ -229,8 +235,10 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
                 }
             }
             Load::Again(_) => unreachable!("plain work is not tried again"),
-            Load::Failed(failure) => Load::Failed(failure),
-            Load::Unfinished => Load::Unfinished,
+            Load::Failed(_) | Load::Unfinished => {
+                self.passed += 1;
+                return carried_on(id, load);
+            }
         };
         Envelope::new(id, load)
     }
@@ -240,6 +248,7 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
     async fn answer(&mut self, envelope: Envelope<In>) -> Option<Envelope<Out>> {
         let Envelope { mut id, load, entry } = envelope;
         if let Load::Failed(_) | Load::Unfinished = load {
+            self.passed += 1;
             return Some(carried_on(id, load).recorded_as(entry));
         }
         let (mut item, mut tries) = match load {
@@ -248,10 +257,13 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
             Load::Failed(_) | Load::Unfinished => unreachable!("carried on above"),
         };
         if let Some(recalled) = self.recalled.filter(|of| (of.is_recalled)(&item)) {
+            self.passed += 1;
             return Some(Envelope::new(id, Load::Item((recalled.recall)(item))));
         }
+        let tries_before = tries;
         loop {
             if self.core.stop.level() >= StopLevel::Halt {
+                self.passed += u64::from(tries == tries_before);
                 self.unfinished(id.clone(), tries);
                 return Some(Envelope::new(id, Load::Unfinished));
             }
@@ -365,6 +377,7 @@ impl<'s, In: Send, Out, W> StageLoop<'s, In, Out, W> {
             on_thread,
             is_plain,
             ok: 0,
+            passed: 0,
             cpu_seen: 0,
             thread: None,
             seat: None,
