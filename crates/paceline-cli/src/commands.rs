@@ -27,7 +27,8 @@ fn open_items(
     interrupt: &Interrupt,
 ) -> Result<Items, Problem> {
     if !inputs.is_empty() {
-        return Ok(Items::given(inputs, interrupt));
+        let source = pipeline.source.as_ref();
+        return Ok(Items::in_place_of(source, &pipeline.folder, inputs, interrupt));
     }
     match pipeline.open_source(interrupt)? {
         Some(items) => Ok(items),

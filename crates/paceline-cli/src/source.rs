@@ -35,7 +35,7 @@ use fields::Format;
 use input::Input;
 pub(crate) use input::Interrupt;
 pub(crate) use pattern::check as check_pattern;
-use records::{Next, Records};
+use records::{Next, Record, Records};
 
 /// The longest item, in bytes.
 pub(crate) const LONGEST_ITEM: usize = 16 << 20;
@@ -159,7 +159,7 @@ pub(crate) struct Items {
 
 #[derive(Debug)]
 enum Kind {
-    Given { items: std::vec::IntoIter<Bytes>, line: u64 },
+    Given { items: std::vec::IntoIter<Bytes>, format: Format, line: u64 },
     Records { records: Box<Records>, format: Format, name: String },
     Child(Box<ChildSource>),
 }
@@ -204,8 +204,35 @@ impl Items {
 
     /// Gives these items, as the INPUT of a command line.
     pub(crate) fn given(items: impl IntoIterator<Item = Vec<u8>>, interrupt: &Interrupt) -> Self {
+        Self::formatted(items, Format::Plain, interrupt)
+    }
+
+    /// Gives these items in place of those of `origin`, with the fields that it would find in
+    /// them: those of a JSON object, or those that the header of a CSV file names.
+    pub(crate) fn in_place_of(
+        origin: Option<&Origin>,
+        folder: &Path,
+        items: Vec<Vec<u8>>,
+        interrupt: &Interrupt,
+    ) -> Self {
+        let format = match origin {
+            Some(Origin::Jsonl(_)) => Format::Json,
+            Some(Origin::Csv(from)) => match csv_header(from, folder) {
+                Some(names) => Format::Csv { header: Some(names) },
+                None => Format::Plain,
+            },
+            _ => Format::Plain,
+        };
+        Self::formatted(items, format, interrupt)
+    }
+
+    fn formatted(
+        items: impl IntoIterator<Item = Vec<u8>>,
+        format: Format,
+        interrupt: &Interrupt,
+    ) -> Self {
         let items: Vec<_> = items.into_iter().map(Bytes::from).collect();
-        let kind = Kind::Given { items: items.into_iter(), line: 0 };
+        let kind = Kind::Given { items: items.into_iter(), format, line: 0 };
         Self { kind, note: None, interrupt: interrupt.clone() }
     }
 
@@ -251,12 +278,15 @@ impl Items {
             return Ok(Step::Stopped);
         }
         match &mut self.kind {
-            Kind::Given { items, line } => Ok(items.next().map_or(Step::End, |bytes| {
-                *line += 1;
-                let defect = (bytes.len() > LONGEST_ITEM)
-                    .then(|| Box::new(Defect::TooLong { length: bytes.len() as u64 }));
-                Step::Item(Item { defect, ..Item::plain(bytes, *line) })
-            })),
+            Kind::Given { items, format, line } => {
+                let item = items.next().and_then(|bytes| {
+                    *line += 1;
+                    let length = bytes.len() as u64;
+                    let too_long = (bytes.len() > LONGEST_ITEM).then_some(length);
+                    format.item(Record { bytes, too_long, line: *line })
+                });
+                Ok(item.map_or(Step::End, Step::Item))
+            }
             Kind::Child(child) => child.step(),
             Kind::Records { records, format, name } => loop {
                 let next = records.next().map_err(|error| {
@@ -300,6 +330,24 @@ impl Iterator for Items {
 
 fn separator(null: bool) -> records::Separator {
     if null { records::Separator::Nul } else { records::Separator::Newline }
+}
+
+/// Gives the names of the fields of a CSV file that can be read more than once, if it has any.
+pub(crate) fn csv_header(from: &Location, folder: &Path) -> Option<Arc<[String]>> {
+    let Location::File(path) = from else { return None };
+    let file = open_file(&folder.join(path)).ok()?;
+    file.metadata().ok().filter(std::fs::Metadata::is_file)?;
+    let interrupt = Interrupt::new().ok()?;
+    let input = Input::new(file.into(), &interrupt);
+    let Next::Record(first) = Records::new(input, records::Separator::csv()).next().ok()? else {
+        return None;
+    };
+    let mut format = Format::Csv { header: None };
+    format.item(first);
+    match format {
+        Format::Csv { header } => header,
+        Format::Plain | Format::Json => None,
+    }
 }
 
 /// What helps where a file of the pipeline file cannot be opened.

@@ -269,7 +269,9 @@ fn checked(text: &str, path: &Path, file: &str) -> Result<Pipeline, Fault> {
         None => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
     };
     let source = root.get("source").map(|value| source::read(&value)).transpose()?;
-    let has_fields = matches!(source, Some(Origin::Jsonl(_) | Origin::Csv(_)));
+    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
+    let fields = texts::Fields::of(source.as_ref(), &folder);
     let mut stages: Vec<Stage> = Vec::new();
     let mut lines = HashMap::new();
     let tables = stage_tables(&root)?;
@@ -280,7 +282,7 @@ fn checked(text: &str, path: &Path, file: &str) -> Result<Pipeline, Fault> {
         }
     }
     for (position, table) in tables.iter().enumerate() {
-        let scope = texts::Scope { stages: &positions, position, has_fields };
+        let scope = texts::Scope { stages: &positions, position, fields: &fields };
         let stage = stage::read(table, &scope, |span| Place::find(file, text, span))?;
         if let Some(line) = lines.insert(stage.name.clone(), stage.place.line) {
             let span = table.get("name").map(|name| name.span()).unwrap_or_default();
@@ -289,8 +291,6 @@ fn checked(text: &str, path: &Path, file: &str) -> Result<Pipeline, Fault> {
         }
         stages.push(stage);
     }
-    let folder = path.parent().unwrap_or(Path::new("")).to_owned();
-    let folder = if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder };
     let source_place =
         root.get("source").map(|value| Place::find(file, text, source::span(&value)));
     Ok(Pipeline { name, folder, source, source_place, stages })

@@ -113,7 +113,7 @@ pub(crate) fn resume(args: args::Resume, what: What) -> Result<ExitCode, Problem
         (What::Failed, _) | (What::NotDone, "stdin") => Items::given([], &interrupt),
         (What::NotDone, "inputs") => {
             let inputs = journal.inputs(number).map_err(|error| problem(&error))?;
-            Items::given(inputs, &interrupt)
+            open_items(&file, inputs, &interrupt)?
         }
         (What::NotDone, _) => open_items(&file, Vec::new(), &interrupt)?,
     };

@@ -1,8 +1,9 @@
 //! Templates and commands of the file, and whether their placeholders mean something.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::Path, sync::Arc};
 
 use crate::message::nearest;
+use crate::source::{Origin, csv_header};
 use crate::template::{
     CommandError, CommandTemplate, Dialect, Hole, Placeholder, ShellTemplate, Template,
     TemplateError, UrlTemplate,
@@ -16,8 +17,35 @@ pub(super) struct Scope<'s> {
     pub(super) stages: &'s HashMap<String, usize>,
     /// The place of this stage.
     pub(super) position: usize,
-    /// Whether items have fields, which can have any name.
-    pub(super) has_fields: bool,
+    pub(super) fields: &'s Fields,
+}
+
+/// Which fields items have.
+#[derive(Debug)]
+pub(super) enum Fields {
+    None,
+    /// Each its own, which nobody knows beforehand.
+    Any,
+    /// Those that the header of a CSV file names.
+    Named(Arc<[String]>),
+}
+
+impl Fields {
+    /// The fields of the items of `source`, in a pipeline file that lies in `folder`.
+    pub(super) fn of(source: Option<&Origin>, folder: &Path) -> Self {
+        match source {
+            Some(Origin::Jsonl(_)) => Self::Any,
+            Some(Origin::Csv(from)) => csv_header(from, folder).map_or(Self::Any, Self::Named),
+            _ => Self::None,
+        }
+    }
+
+    fn names(&self) -> &[String] {
+        match self {
+            Self::None | Self::Any => &[],
+            Self::Named(names) => names,
+        }
+    }
 }
 
 /// What `{out}` is in some text.
@@ -144,7 +172,12 @@ fn check(hole: &Hole, span: Span, scope: &Scope<'_>, out: Out) -> Result<(), Fau
 
 fn check_name(name: &str, span: Span, scope: &Scope<'_>) -> Result<(), Fault> {
     let position = scope.stages.get(name).copied();
-    if scope.has_fields || position.is_some_and(|position| position < scope.position) {
+    let is_field = match scope.fields {
+        Fields::None => false,
+        Fields::Any => true,
+        Fields::Named(names) => names.iter().any(|known| known == name),
+    };
+    if is_field || position.is_some_and(|position| position < scope.position) {
         return Ok(());
     }
     if let Some(position) = position {
@@ -154,13 +187,21 @@ fn check_name(name: &str, span: Span, scope: &Scope<'_>) -> Result<(), Fault> {
             .hint("a placeholder names a stage before its own".to_owned()));
     }
     let earlier = scope.stages.iter().filter(|(_, position)| **position < scope.position);
-    let mut known: Vec<_> = earlier.map(|(name, _)| name.as_str()).chain(["in", "out"]).collect();
+    let fields = scope.fields.names().iter().map(String::as_str);
+    let mut known: Vec<_> =
+        earlier.map(|(name, _)| name.as_str()).chain(fields).chain(["in", "out"]).collect();
     known.sort_unstable();
-    let hint = match nearest(name, known) {
-        Some(near) => format!("did you mean `{{{near}}}`?"),
-        None => "a name is that of an earlier stage, or of a field where the source is `jsonl` \
+    let hint = match (nearest(name, known), scope.fields.names()) {
+        (Some(near), _) => format!("did you mean `{{{near}}}`?"),
+        (None, [_, ..]) => format!(
+            "it is neither an earlier stage nor one of the fields that the header names: `{}`",
+            scope.fields.names().join("`, `")
+        ),
+        (None, []) => {
+            "a name is that of an earlier stage, or of a field where the source is `jsonl` \
                  or `csv`; write `{{` and `}}` for braces that are text"
-            .to_owned(),
+                .to_owned()
+        }
     };
     Err(Fault::at(span, format!("unknown placeholder `{{{name}}}`")).hint(hint))
 }

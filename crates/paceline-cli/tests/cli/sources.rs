@@ -109,6 +109,35 @@ fn csv_items_have_the_headers_fields() {
 }
 
 #[test]
+fn inputs_in_place_of_items_with_fields_have_fields_too() {
+    let world = World::with(
+        "[source]\njsonl = \"gone\"\n[[stage]]\nname = \"s\"\nrun = \"echo {n}\"\nordered = true",
+    );
+    let ended = world.run([r#"{"n": 7}"#, "plain"]).end().exits(1).counts(2, 1, 1, 0);
+    assert_eq!(ended.says("line 2 is no JSON").text(), "7\n");
+
+    let world =
+        World::with("[source]\ncsv = \"items\"\n[[stage]]\nname = \"s\"\nrun = \"echo {b} {a}\"");
+    world.write("items", "a,b\n1,2\n");
+    assert_eq!(world.run(["3,\"4, 5\""]).end().exits(0).counts(1, 1, 0, 0).text(), "4, 5 3\n");
+}
+
+#[test]
+fn a_field_that_a_csv_header_does_not_name_is_an_error_before_anything_runs() {
+    for (field, hint) in [
+        ("nmae", "did you mean `{name}`?"),
+        ("colour", "fields that the header names: `name`, `size`"),
+    ] {
+        let world = World::with(&format!(
+            "[source]\ncsv = \"items\"\n[[stage]]\nname = \"s\"\nrun = \"touch ran {{{field}}}\""
+        ));
+        world.write("items", "name,size\na,1\n");
+        world.run([""; 0]).end().exits(2).says(&format!("`{{{field}}}`")).says(hint);
+        assert!(!world.path("ran").exists());
+    }
+}
+
+#[test]
 fn a_stages_name_wins_over_a_fields() {
     let world = World::with(
         "[source]\njsonl = \"-\"\n[[stage]]\nname = \"x\"\nrun = \"echo made {x}\"\n\
