@@ -15,7 +15,7 @@ use crate::{
     event::StageState,
     host::Hosts,
     journal::Hooks,
-    outlet::{BoxFuture, order::Order},
+    outlet::BoxFuture,
     pace::Counts,
     run::{
         Core,
@@ -30,34 +30,115 @@ use crate::{
 
 pub(crate) mod serve;
 
-/// What a run does with a stage.
-pub(crate) trait Node: Send + Sync {
+/// A stage, whatever its items are.
+pub(crate) trait AnyStage: Send + Sync {
     fn settings(&self) -> &Settings;
     fn settings_mut(&mut self) -> &mut Settings;
     fn counters(&self) -> &Arc<StageCounters>;
     /// Gives it `workers`, and bounds; `upstream` is the number of workers that push into it.
     fn open(&self, upstream: usize, workers: usize);
-    /// Starts the workers that there should be and are not.
-    fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error>;
-    fn resize(&self, workers: usize);
     /// Divides the bound anew, where `upstream` workers push into it.
     fn fit(&self, upstream: usize);
+    fn resize(&self, workers: usize);
     /// How many workers there should be now.
     fn workers(&self) -> usize;
     /// Ends the queue at once; what is in it is unfinished. Harmless to repeat.
     fn abandon(&self, core: &Core);
-    /// Answers for whatever is left when all workers have ended.
-    fn settle(&self, core: &Core);
     /// Puts back items whose retry is due.
     fn release_due(&self, core: &Core);
     fn state(&self) -> StageState;
-    /// How many items may be before it and in it at once.
+    /// How many items may be in its queue and in the hands of its workers at once.
     fn places(&self) -> usize;
-    /// How many items it makes one of.
-    fn gathers(&self) -> usize;
     fn measured(&self) -> Measured;
     /// What it has counted up to `now`, and the time that others have waited for room before it.
     fn counts(&self, now: Duration) -> (Counts, Duration);
+}
+
+/// What a run does with a stage and those who work for it.
+pub(crate) trait Node: Send + Sync {
+    fn stage(&self) -> &dyn AnyStage;
+    fn stage_mut(&mut self) -> &mut dyn AnyStage;
+    /// Starts the workers that there should be and are not.
+    fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error>;
+
+    /// See [`AnyStage::open`].
+    fn open(&self, upstream: usize, workers: usize) {
+        self.stage().open(upstream, workers);
+    }
+
+    /// Asks for so many workers.
+    fn resize(&self, workers: usize) {
+        self.stage().resize(workers);
+    }
+
+    /// Answers for whatever is left when all workers have ended.
+    fn settle(&self, core: &Core) {
+        self.stage().abandon(core);
+    }
+
+    /// How many items may be before it and in it at once.
+    fn places(&self) -> usize {
+        self.stage().places()
+    }
+
+    /// How many items it makes one of.
+    fn gathers(&self) -> usize {
+        1
+    }
+}
+
+impl<T: Send> AnyStage for Stage<T> {
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.settings
+    }
+
+    fn counters(&self) -> &Arc<StageCounters> {
+        &self.counters
+    }
+
+    fn open(&self, upstream: usize, workers: usize) {
+        self.open(upstream, workers);
+    }
+
+    fn fit(&self, upstream: usize) {
+        self.fit(upstream);
+    }
+
+    fn resize(&self, workers: usize) {
+        self.resize(workers);
+    }
+
+    fn workers(&self) -> usize {
+        self.target.load(Ordering::Relaxed)
+    }
+
+    fn abandon(&self, core: &Core) {
+        self.abandon(core);
+    }
+
+    fn release_due(&self, core: &Core) {
+        self.release_due(core);
+    }
+
+    fn state(&self) -> StageState {
+        self.state()
+    }
+
+    fn places(&self) -> usize {
+        self.places()
+    }
+
+    fn measured(&self) -> Measured {
+        Measured::of(self)
+    }
+
+    fn counts(&self, now: Duration) -> (Counts, Duration) {
+        self.counts(now)
+    }
 }
 
 /// A stage whose workers work on items.
@@ -170,23 +251,17 @@ where
     Out: Send,
     W: Work<In, Out>,
 {
-    fn settings(&self) -> &Settings {
-        &self.stage.settings
+    fn stage(&self) -> &dyn AnyStage {
+        &self.stage
     }
 
-    fn settings_mut(&mut self) -> &mut Settings {
-        &mut self.stage.settings
-    }
-
-    fn counters(&self) -> &Arc<StageCounters> {
-        &self.stage.counters
+    fn stage_mut(&mut self) -> &mut dyn AnyStage {
+        &mut self.stage
     }
 
     fn open(&self, upstream: usize, workers: usize) {
         self.stage.open(upstream, workers);
-        if self.stage.settings.ordered {
-            self.way_out.order.get_or_init(Order::new);
-        }
+        self.way_out.open(&self.stage.settings);
     }
 
     fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error> {
@@ -196,51 +271,9 @@ where
             .try_for_each(|worker| self.start_worker(worker, hosts, core))
     }
 
-    fn resize(&self, workers: usize) {
-        self.stage.resize(workers);
-    }
-
-    fn fit(&self, upstream: usize) {
-        self.stage.fit(upstream);
-    }
-
-    fn workers(&self) -> usize {
-        self.stage.target.load(Ordering::Relaxed)
-    }
-
-    fn abandon(&self, core: &Core) {
-        self.stage.abandon(core);
-    }
-
     fn settle(&self, core: &Core) {
         self.stage.abandon(core);
-        if let Some(order) = self.way_out.order.get() {
-            order.abandon(&core.ledger);
-        }
-    }
-
-    fn release_due(&self, core: &Core) {
-        self.stage.release_due(core);
-    }
-
-    fn state(&self) -> StageState {
-        self.stage.state()
-    }
-
-    fn places(&self) -> usize {
-        self.stage.places()
-    }
-
-    fn gathers(&self) -> usize {
-        1
-    }
-
-    fn measured(&self) -> Measured {
-        Measured::of(&self.stage)
-    }
-
-    fn counts(&self, now: Duration) -> (Counts, Duration) {
-        self.stage.counts(now)
+        self.way_out.abandon(core);
     }
 }
 
@@ -250,20 +283,12 @@ where
     U: Send,
     M: Fn(Vec<T>, u64) -> U + Send + Sync,
 {
-    fn settings(&self) -> &Settings {
-        &self.stage.settings
+    fn stage(&self) -> &dyn AnyStage {
+        &self.stage
     }
 
-    fn settings_mut(&mut self) -> &mut Settings {
-        &mut self.stage.settings
-    }
-
-    fn counters(&self) -> &Arc<StageCounters> {
-        &self.stage.counters
-    }
-
-    fn open(&self, upstream: usize, workers: usize) {
-        self.stage.open(upstream, workers);
+    fn stage_mut(&mut self) -> &mut dyn AnyStage {
+        &mut self.stage
     }
 
     fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error> {
@@ -283,41 +308,11 @@ where
     /// One loop makes all batches, whatever is wished for.
     fn resize(&self, _workers: usize) {}
 
-    fn fit(&self, upstream: usize) {
-        self.stage.fit(upstream);
-    }
-
-    fn workers(&self) -> usize {
-        self.stage.target.load(Ordering::Relaxed)
-    }
-
-    fn abandon(&self, core: &Core) {
-        self.stage.abandon(core);
-    }
-
-    fn settle(&self, core: &Core) {
-        self.stage.abandon(core);
-    }
-
-    fn release_due(&self, _core: &Core) {}
-
-    fn state(&self) -> StageState {
-        self.stage.state()
-    }
-
     fn places(&self) -> usize {
         self.stage.places().saturating_add(self.batching.items)
     }
 
     fn gathers(&self) -> usize {
         self.batching.items
-    }
-
-    fn measured(&self) -> Measured {
-        Measured::of(&self.stage)
-    }
-
-    fn counts(&self, now: Duration) -> (Counts, Duration) {
-        self.stage.counts(now)
     }
 }

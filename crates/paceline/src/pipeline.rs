@@ -250,7 +250,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     {
         let next = Slot::default();
         let last = self.plan.nodes.last();
-        let name = last.map_or_else(|| "source".into(), |node| node.settings().name.clone());
+        let name =
+            last.map_or_else(|| "source".into(), |node| node.stage().settings().name.clone());
         self.plan.fans.extend(self.plan.nodes.len().checked_sub(1));
         self.join_to(FanLink::new(next.clone(), name));
         Pipeline { plan: self.plan, tail: next, copier: Copier::default(), hooks: Arc::default() }

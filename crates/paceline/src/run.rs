@@ -76,7 +76,7 @@ pub(crate) fn run<R>(
         let output = started.map(|()| core.guarded(|| sink(core)));
         if output.is_err() {
             core.stop.kill();
-            nodes.iter().for_each(|node| node.abandon(core));
+            nodes.iter().for_each(|node| node.stage().abandon(core));
             // No sink takes what comes, and nobody must wait for one.
             exits.close.into_iter().for_each(|close| close(core));
         }
@@ -208,8 +208,8 @@ impl Core {
     pub(crate) fn fit(&self, nodes: &[Box<dyn Node + '_>]) {
         let mut upstream = 1;
         for node in nodes {
-            node.fit(upstream);
-            upstream = node.workers();
+            node.stage().fit(upstream);
+            upstream = node.stage().workers();
         }
         if let Some(least) = self.least_window {
             self.window.store(least.max(window(nodes)), Ordering::Relaxed);

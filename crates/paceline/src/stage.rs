@@ -472,6 +472,20 @@ impl<'a, Out: Send> WayOut<'a, Out> {
         Self { slot, order: OnceLock::new() }
     }
 
+    /// Keeps the order, if that is asked for.
+    pub(crate) fn open(&self, settings: &Settings) {
+        if settings.ordered {
+            self.order.get_or_init(Order::new);
+        }
+    }
+
+    /// Answers for what still waits for its turn.
+    pub(crate) fn abandon(&self, core: &Core) {
+        if let Some(order) = self.order.get() {
+            order.abandon(&core.ledger);
+        }
+    }
+
     /// One worker's outlet.
     pub(crate) fn outlet(&self, ledger: &Arc<Ledger>) -> Box<dyn Outlet<Out> + '_> {
         let plain = self.slot.get().expect("links are joined before a run").outlet(ledger);

@@ -107,7 +107,7 @@ pub struct StageSummary {
 impl Summary {
     pub(crate) fn of(core: &Core, nodes: &[Box<dyn Node + '_>]) -> Self {
         let ledger = &core.ledger;
-        let mut stages: Vec<_> = nodes.iter().map(|node| node.measured()).collect();
+        let mut stages: Vec<_> = nodes.iter().map(|node| node.stage().measured()).collect();
         // Waiting for room is measured at the queue that was full, the next stage's.
         for next in 1..stages.len() {
             stages[next - 1].blocked = stages[next].pushers_waited;

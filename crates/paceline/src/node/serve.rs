@@ -1,22 +1,14 @@
 //! A stage of long-lived worker processes, as the run sees it.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::Arc;
 
-use super::{Life, Node, guarded};
+use super::{AnyStage, Life, Node, guarded};
 use crate::{
-    account::StageCounters,
     error::Error,
-    event::StageState,
     host::Hosts,
     journal::Hooks,
-    outlet::order::Order,
-    pace::Counts,
     run::{Core, serve_loop::ServeLoop},
-    stage::{Settings, Stage, WayOut},
-    summary::Measured,
+    stage::{Stage, WayOut},
     worker::serve::{Exchange, Serve},
 };
 
@@ -35,23 +27,17 @@ where
     X: Exchange<In>,
     X::Out: Send,
 {
-    fn settings(&self) -> &Settings {
-        &self.stage.settings
+    fn stage(&self) -> &dyn AnyStage {
+        &self.stage
     }
 
-    fn settings_mut(&mut self) -> &mut Settings {
-        &mut self.stage.settings
-    }
-
-    fn counters(&self) -> &Arc<StageCounters> {
-        &self.stage.counters
+    fn stage_mut(&mut self) -> &mut dyn AnyStage {
+        &mut self.stage
     }
 
     fn open(&self, upstream: usize, workers: usize) {
         self.stage.open(upstream, workers);
-        if self.stage.settings.ordered {
-            self.way_out.order.get_or_init(Order::new);
-        }
+        self.way_out.open(&self.stage.settings);
     }
 
     fn start_missing<'s>(&'s self, hosts: &Hosts<'s, '_>, core: &'s Core) -> Result<(), Error> {
@@ -69,50 +55,8 @@ where
         hosts.on_own_loop(settings.index, &settings.name, work)
     }
 
-    fn resize(&self, workers: usize) {
-        self.stage.resize(workers);
-    }
-
-    fn fit(&self, upstream: usize) {
-        self.stage.fit(upstream);
-    }
-
-    fn workers(&self) -> usize {
-        self.stage.target.load(Ordering::Relaxed)
-    }
-
-    fn abandon(&self, core: &Core) {
-        self.stage.abandon(core);
-    }
-
     fn settle(&self, core: &Core) {
         self.stage.abandon(core);
-        if let Some(order) = self.way_out.order.get() {
-            order.abandon(&core.ledger);
-        }
-    }
-
-    fn release_due(&self, core: &Core) {
-        self.stage.release_due(core);
-    }
-
-    fn state(&self) -> StageState {
-        self.stage.state()
-    }
-
-    fn places(&self) -> usize {
-        self.stage.places()
-    }
-
-    fn gathers(&self) -> usize {
-        1
-    }
-
-    fn measured(&self) -> Measured {
-        Measured::of(&self.stage)
-    }
-
-    fn counts(&self, now: Duration) -> (Counts, Duration) {
-        self.stage.counts(now)
+        self.way_out.abandon(core);
     }
 }

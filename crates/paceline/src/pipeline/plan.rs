@@ -86,13 +86,16 @@ impl<'a> Plan<'a> {
         core.stall_after = self.stall_after;
         core.watch = self.watch.map(Watch::new);
         core.journal = self.journal.take();
-        let keeps_order = self.nodes.iter().any(|node| node.settings().ordered);
+        let keeps_order = self.nodes.iter().any(|node| node.stage().settings().ordered);
         core.least_window = keeps_order.then_some(self.window);
         core.cores = self.cpu_budget.unwrap_or(core.cores);
-        let leaves_it_to_us = self.nodes.iter().any(|node| node.settings().workers.is_auto());
+        let leaves_it_to_us =
+            self.nodes.iter().any(|node| node.stage().settings().workers.is_auto());
         core.is_measured = leaves_it_to_us || core.ledger.observer.is_some();
-        let stages =
-            self.nodes.iter().map(|node| (node.settings().name.clone(), node.counters().clone()));
+        let stages = self
+            .nodes
+            .iter()
+            .map(|node| (node.stage().settings().name.clone(), node.stage().counters().clone()));
         core.monitor.open(core.ledger.clone(), stages.collect());
         let exits = run::Exits { close: self.close_exit, look: self.exit.as_ref() };
         run::run(&core, &self.nodes, self.source, exits, sink)
@@ -104,7 +107,7 @@ impl<'a> Plan<'a> {
         }
         let invalid = |message: String| Err(Error::new(ErrorKind::Invalid, message));
         let mut names: Vec<&str> = Vec::new();
-        for settings in self.nodes.iter().map(|node| node.settings()) {
+        for settings in self.nodes.iter().map(|node| node.stage().settings()) {
             let name = &*settings.name;
             if settings.kind == Kind::Batch {
                 continue;
@@ -131,15 +134,15 @@ impl<'a> Plan<'a> {
 
     /// What counts items anew before an ordered stage must meet them in order.
     fn keep_order_where_needed(&mut self) {
-        let Some(last) = self.nodes.iter().rposition(|node| node.settings().ordered) else {
+        let Some(last) = self.nodes.iter().rposition(|node| node.stage().settings().ordered) else {
             return;
         };
         for fan in self.fans.iter().filter(|&&fan| fan < last) {
-            self.nodes[*fan].settings_mut().ordered = true;
+            self.nodes[*fan].stage_mut().settings_mut().ordered = true;
         }
         for batch in 1..last {
-            if self.nodes[batch].settings().kind == Kind::Batch {
-                self.nodes[batch - 1].settings_mut().ordered = true;
+            if self.nodes[batch].stage().settings().kind == Kind::Batch {
+                self.nodes[batch - 1].stage_mut().settings_mut().ordered = true;
             }
         }
     }

@@ -85,7 +85,8 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
     /// It is called by the stage's workers, at once, and must not wait: neither
     /// the next stage nor the sink sees the answer before the entry is recorded.
     pub fn record(mut self, record: impl Fn(&Answered<'_, T>) -> u64 + Send + Sync + 'a) -> Self {
-        let is_batch = self.plan.nodes.last().map(|node| node.settings().kind == Kind::Batch);
+        let is_batch =
+            self.plan.nodes.last().map(|node| node.stage().settings().kind == Kind::Batch);
         if is_batch == Some(true) {
             self.plan.misused("a record of what is no stage's answer");
         }
@@ -103,7 +104,9 @@ impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
 
     fn set(mut self, what: &str, change: impl FnOnce(&mut Settings)) -> Self {
         match self.plan.nodes.last_mut() {
-            Some(node) if node.settings().kind != Kind::Batch => change(node.settings_mut()),
+            Some(node) if node.stage().settings().kind != Kind::Batch => {
+                change(node.stage_mut().settings_mut())
+            }
             _ => self.plan.misused(&format!("{what} set where there is no stage to have it")),
         }
         self

@@ -53,12 +53,12 @@ fn look<'s>(
 ) -> Option<Duration> {
     let next = core.clock.fire_due();
     if core.stop.level() >= StopLevel::Halt {
-        nodes.iter().for_each(|node| node.abandon(core));
+        nodes.iter().for_each(|node| node.stage().abandon(core));
     }
     resize(core, nodes);
     let look_again = watches.pacer.as_mut().and_then(|pacer| pacer.look(core, nodes, exit));
     for node in nodes {
-        node.release_due(core);
+        node.stage().release_due(core);
         // A worker that cannot be started now is tried again with the next bell; the
         // others do its work meanwhile.
         drop(node.start_missing(hosts, core));
@@ -72,7 +72,11 @@ fn look_at_polls(core: &Core, nodes: &[Box<dyn Node + '_>]) -> Option<Duration> 
     let (stuck, next) = core.watch.as_ref()?.look(core.clock.now());
     if let Some(observer) = &core.ledger.observer {
         for poll in stuck {
-            observer.stuck_poll(&poll.item, &nodes[poll.stage].settings().name, poll.so_far);
+            observer.stuck_poll(
+                &poll.item,
+                &nodes[poll.stage].stage().settings().name,
+                poll.so_far,
+            );
         }
     }
     // The bell is rung when a clock that stands still goes on.
@@ -86,7 +90,7 @@ fn resize(core: &Core, nodes: &[Box<dyn Node + '_>]) {
         return;
     }
     for (stage, workers) in wishes {
-        for node in nodes.iter().filter(|node| *node.settings().name == *stage) {
+        for node in nodes.iter().filter(|node| *node.stage().settings().name == *stage) {
             node.resize(workers);
         }
     }
@@ -123,7 +127,7 @@ impl Stall {
         if stood >= limit && !self.is_told {
             self.is_told = true;
             if let Some(observer) = &core.ledger.observer {
-                let states: Vec<_> = nodes.iter().map(|node| node.state()).collect();
+                let states: Vec<_> = nodes.iter().map(|node| node.stage().state()).collect();
                 observer.stalled(&states);
             }
         }
@@ -136,7 +140,7 @@ fn movement(core: &Core, nodes: &[Box<dyn Node + '_>]) -> u64 {
     let stages: u64 = nodes
         .iter()
         .map(|node| {
-            let counters = node.counters();
+            let counters = node.stage().counters();
             counters.sum(|shard| &shard.fed)
                 + counters.sum(|shard| &shard.ok)
                 + counters.sum(|shard| &shard.failed)

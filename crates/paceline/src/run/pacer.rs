@@ -90,9 +90,9 @@ impl Paced {
 
 /// What may be decided about the stages, and what they begin with.
 pub(crate) fn bounds(nodes: &[Box<dyn Node + '_>]) -> Vec<Bounds> {
-    let settings = nodes.iter().map(|node| node.settings());
+    let settings = nodes.iter().map(|node| node.stage().settings());
     let sharing = settings.filter(|it| it.kind.computes() && it.workers.is_auto()).count();
-    nodes.iter().map(|node| node.settings().bounds(sharing)).collect()
+    nodes.iter().map(|node| node.stage().settings().bounds(sharing)).collect()
 }
 
 /// The looks at a run.
@@ -115,7 +115,10 @@ impl Pacer {
         let stages = ends().chain(bounds(nodes)).chain(ends()).collect();
         let settings = Settings::new(core.cores, stages).random((core.fraction() * 1e15) as u64);
         let paced = Paced {
-            ranges: nodes.iter().map(|node| (node.workers(), node.workers())).collect(),
+            ranges: nodes
+                .iter()
+                .map(|node| (node.stage().workers(), node.stage().workers()))
+                .collect(),
             ..Paced::default()
         };
         *lock(&core.paced) = paced;
@@ -198,7 +201,7 @@ impl Pacer {
         };
         let mut stages = vec![end(core.source.busy(now).0, taken)];
         for node in nodes {
-            let (counts, before) = node.counts(now);
+            let (counts, before) = node.stage().counts(now);
             if let Some(upstream) = stages.last_mut() {
                 upstream.blocked = before;
             }
@@ -216,7 +219,8 @@ impl Pacer {
         let process = meter::process_cpu();
         share_polls(&mut stages, nodes, process);
         let of_kind = |of: fn(Kind) -> bool| -> Duration {
-            let fits = nodes.iter().zip(&stages[1..]).filter(|(node, _)| of(node.settings().kind));
+            let fits =
+                nodes.iter().zip(&stages[1..]).filter(|(node, _)| of(node.stage().settings().kind));
             fits.filter_map(|(_, counts)| counts.cpu).sum()
         };
         let cpu = Some(process + of_kind(|kind| matches!(kind, Kind::Command | Kind::Serve)));
@@ -228,7 +232,7 @@ impl Pacer {
 /// polls together take no more CPU time than the threads of stages leave of
 /// the program's; what is beyond that was time without a core.
 fn share_polls(stages: &mut [Counts], nodes: &[Box<dyn Node + '_>], process: Duration) {
-    let kinds = || nodes.iter().map(|node| node.settings().kind);
+    let kinds = || nodes.iter().map(|node| node.stage().settings().kind);
     let sum = |stages: &[Counts], of: fn(Kind) -> bool| -> f64 {
         let fits = kinds().zip(&stages[1..]).filter(|(kind, _)| of(*kind));
         fits.filter_map(|(_, counts)| counts.cpu).sum::<Duration>().as_secs_f64()
