@@ -3,6 +3,7 @@
 
 use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use paceline::Halt;
@@ -339,7 +340,7 @@ pub(crate) struct Each {
     #[arg(long)]
     pub(crate) stdin: bool,
     /// Use STR in place of `{}`
-    #[arg(short = 'I', long = "replace", value_name = "STR")]
+    #[arg(short = 'I', long = "replace", value_name = "STR", value_parser = OsStringValueParser::new().try_map(filled))]
     pub(crate) replace: Option<OsString>,
     /// Record in FILE what becomes of the items; nothing is recorded unless said
     #[arg(long, value_name = "FILE")]
@@ -521,6 +522,10 @@ fn positive_span(text: &str) -> Result<Span, String> {
         Span(Duration::ZERO) => Err("a timeout of 0 would let nothing run".to_owned()),
         span => Ok(span),
     }
+}
+
+fn filled(text: OsString) -> Result<OsString, &'static str> {
+    if text.is_empty() { Err("it stands for the item, so it cannot be empty") } else { Ok(text) }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {

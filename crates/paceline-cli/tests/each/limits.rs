@@ -24,6 +24,7 @@ fn numbers_that_make_no_sense_are_usage_errors() {
     for halt in ["later", "now,fail=0", "soon,fail=0%", "soon,fail=101%", "now,3"] {
         refused(&["--halt", halt]);
     }
+    refused(&["-I", ""]);
     refused(&["--retries", "-1"]);
     refused(&["--backoff", "x"]);
     refused(&["--grace", "x"]);
