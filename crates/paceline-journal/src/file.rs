@@ -69,13 +69,16 @@ fn beside(path: &Path, ending: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Makes the file and its folder if they are not there, for us alone.
+/// The folder that is made for a journal; any other has to be there.
+const FOLDER: &str = ".paceline";
+
+/// Makes the file if it is not there, for us alone, and [`FOLDER`] if it lies in that.
 pub(crate) fn create(path: &Path) -> Result<(), Error> {
     if let Some(folder) = path.parent()
-        && !folder.as_os_str().is_empty()
+        && folder.ends_with(FOLDER)
         && !folder.exists()
     {
-        DirBuilder::new().mode(0o700).recursive(true).create(folder).at("create", folder)?;
+        DirBuilder::new().mode(0o700).create(folder).at("create", folder)?;
     }
     match File::options().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => Ok(()),

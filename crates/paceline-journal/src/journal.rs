@@ -79,11 +79,12 @@ impl Session {
 impl Journal {
     /// Opens the journal at `path` for this program alone, and makes it if it is not there.
     ///
-    /// It is readable by its owner only. An older format is brought up.
+    /// It is readable by its owner only. An older format is brought up. A
+    /// folder `.paceline` that it lies in is made too; any other is not.
     ///
     /// # Errors
     ///
-    /// If another program has it open to write, somebody else could have
+    /// If its folder is missing, another program has it open to write, somebody else could have
     /// written it, it is no journal, damaged, or of a later format.
     pub fn open(path: &Path) -> Result<Self, Error> {
         file::create(path)?;

@@ -96,3 +96,20 @@ fn f6_another_command_of_each_is_refused() {
         world.each(again).arg("--changed").arg("rerun").arg("printf").arg("<{}>").arg(":::");
     assert_eq!(rerun.arg("a").end().exits(0).text(), "<a>");
 }
+
+#[test]
+fn a_journal_in_a_folder_that_is_not_there_is_refused_before_anything_runs() {
+    let world = World::chain(3);
+    for words in [
+        &["run", "--journal", "gone/j.db", "p.toml"][..],
+        &["each", "--journal", "gone/j.db", "touch", ":::", "ran"],
+    ] {
+        let ended = world.paceline(words).end().exits(2);
+        assert!(
+            ended.stderr.contains("`gone/j.db`: no such file or directory"),
+            "{}",
+            ended.stderr
+        );
+        assert!(!world.has("gone") && !world.has("ran") && !world.has("one.log"));
+    }
+}
