@@ -211,18 +211,14 @@ struct Life<'s, T> {
 impl<'s, T> Life<'s, T> {
     fn begin(stage: &'s Stage<T>, core: &'s Core, worker: usize) -> Self {
         core.live.fetch_add(1, Ordering::SeqCst);
-        let mut alive = lock(&stage.alive);
-        if alive.len() <= worker {
-            alive.resize(worker + 1, Presence::Gone);
-        }
-        alive[worker] = Presence::AtWork;
+        lock(&stage.alive).set(worker, Presence::AtWork);
         Self { stage, core, worker }
     }
 }
 
 impl<T> Drop for Life<'_, T> {
     fn drop(&mut self) {
-        lock(&self.stage.alive)[self.worker] = Presence::Gone;
+        lock(&self.stage.alive).set(self.worker, Presence::Gone);
         if !self.stage.has_ended.load(Ordering::Relaxed) {
             // The target may have grown again while this worker was on its way out.
             self.core.ring();
@@ -240,8 +236,7 @@ impl<T> Stage<T> {
         }
         let alive = lock(&self.alive);
         let target = self.target.load(Ordering::Acquire);
-        let is_gone = |worker: &usize| alive.get(*worker).is_none_or(|is| *is == Presence::Gone);
-        (0..target).filter(is_gone).collect()
+        (0..target).filter(|worker| alive.is_gone(*worker)).collect()
     }
 }
 

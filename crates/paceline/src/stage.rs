@@ -204,7 +204,7 @@ pub(crate) struct Stage<In> {
     /// Told when the target has changed.
     pub(crate) resized: Notice,
     /// Which workers live.
-    pub(crate) alive: Mutex<Vec<Presence>>,
+    pub(crate) alive: Mutex<Alive>,
     /// Set when a worker has seen the end of the queue: no new ones then.
     pub(crate) has_ended: AtomicBool,
     capacity: AtomicUsize,
@@ -223,6 +223,29 @@ pub(crate) enum Presence {
     Gone,
     AtWork,
     Leaving,
+}
+
+/// Which workers live, by their numbers.
+#[derive(Default)]
+pub(crate) struct Alive {
+    presences: Vec<Presence>,
+    /// Counted, for a hundred thousand may leave one after the other.
+    at_work: usize,
+}
+
+impl Alive {
+    pub(crate) fn set(&mut self, worker: usize, presence: Presence) {
+        if self.presences.len() <= worker {
+            self.presences.resize(worker + 1, Presence::Gone);
+        }
+        let before = std::mem::replace(&mut self.presences[worker], presence);
+        self.at_work += usize::from(presence == Presence::AtWork);
+        self.at_work -= usize::from(before == Presence::AtWork);
+    }
+
+    pub(crate) fn is_gone(&self, worker: usize) -> bool {
+        self.presences.get(worker).is_none_or(|presence| *presence == Presence::Gone)
+    }
 }
 
 /// What waits for another attempt, by the clock's timer that ends its wait.
@@ -293,11 +316,12 @@ impl<In> Stage<In> {
     /// back for another attempt: nobody would make it.
     pub(crate) fn lets_go(&self, worker: usize) -> bool {
         let mut alive = lock(&self.alive);
-        alive[worker] = Presence::Leaving;
-        if !alive.contains(&Presence::AtWork) && !self.queue.has_ended() {
-            alive[worker] = Presence::AtWork;
+        alive.set(worker, Presence::Leaving);
+        let must_stay = alive.at_work == 0 && !self.queue.has_ended();
+        if must_stay {
+            alive.set(worker, Presence::AtWork);
         }
-        alive[worker] == Presence::Leaving
+        !must_stay
     }
 
     /// Starts no more work: what waits here is unfinished.
