@@ -109,5 +109,6 @@ fn show(show: &mut Show<'_>) -> Result<(), BoxError> {
     server.stop(GRACE)?;
     expect(all?.iter().all(|one| *one == transcript), "1,000 clients with the same games")?;
     show.took("1,000 clients at once, on two event loops", time)?;
+    show.python(include_str!("../python/item61.py"))?;
     Ok(())
 }

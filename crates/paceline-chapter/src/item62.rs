@@ -268,5 +268,7 @@ fn show(show: &mut Show<'_>) -> Result<(), BoxError> {
         Ok(())
     })();
     fs::remove_dir_all(&place)?;
-    shown
+    shown?;
+    show.python(include_str!("../python/item62.py"))?;
+    Ok(())
 }

@@ -144,6 +144,7 @@ fn show(show: &mut Show<'_>) -> Result<(), BoxError> {
     let (written, latest) = ticks_beside_a_slow_disk(Duration::from_millis(50))?;
     expect(written.lines().count() == 50, "50 lines")?;
     show.took("50 lines to a disk of 50 ms a write: latest tick of 1 ms", latest)?;
+    show.python(include_str!("../python/item63.py"))?;
     Ok(())
 }
 
