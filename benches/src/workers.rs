@@ -5,7 +5,12 @@ use std::{
     io::{self, BufRead, BufWriter, Read, Write},
     path::PathBuf,
     process::{Command as StdCommand, Stdio},
-    time::Duration,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    time::{Duration, Instant},
 };
 
 use paceline::{Attempt, BoxError, Command, Exchange, Form, Pipeline, Serve};
@@ -17,9 +22,11 @@ Time an item in a stage of two worker processes that echo it, in the three frami
 stage that starts `/bin/true` for each, and of worker processes in Python (the worker of `python`
 stages) against `python3 -c pass` for each: these two do 1/1000 of the items. Starting the workers
 counts, and so does their end. Then Python functions, two processes everywhere: one that gives back
-what it gets, and one that computes for a millisecond. Python's pools get chunks as their own
-documents advise (`chunksize` of a quarter of a worker's share); their processes are started and the
-modules imported before the clock runs, ours while it does.";
+what it gets, and one that computes for a millisecond. Here the clock runs from when all processes
+are started and have answered to the last answer, for paceline as for the others. Python's pools get
+chunks as their own documents advise (`chunksize` of a quarter of a worker's share); pypeln, which
+has none and takes some hundred times as long, starts its processes within its time, and does a
+fiftieth of the quick items.";
 
 const CHILD: &str = "a child an item";
 const LINES: &str = "`lines`";
@@ -28,11 +35,12 @@ const FRAMES: &str = "`frames`";
 const PYTHON: &str = "python workers";
 const PYTHON_EACH: &str = "python an item";
 const PACELINE: &str = "paceline";
-const PEERS: [(&str, &str); 4] = [
-    ("concurrent.futures", "futures"),
-    ("multiprocessing.Pool", "pool"),
-    ("mpire", "mpire"),
-    ("pypeln", "pypeln"),
+/// The name, that in the script, and of how many quick items one is done.
+const PEERS: [(&str, &str, usize); 4] = [
+    ("concurrent.futures", "futures", 1),
+    ("multiprocessing.Pool", "pool", 1),
+    ("mpire", "mpire", 1),
+    ("pypeln", "pypeln", 50),
 ];
 
 /// The argument that makes this program a worker.
@@ -130,6 +138,90 @@ fn by_serve(serve: Serve, items: usize) -> Duration {
     })
 }
 
+/// Items that come when all workers have answered something, and the clock
+/// that runs from then on.
+struct Course {
+    items: std::ops::Range<u64>,
+    /// The workers that have answered, by their places.
+    answered_by: Arc<AtomicU64>,
+    /// Hears of each answer.
+    answers: Receiver<()>,
+    sent_before: usize,
+    started: Arc<OnceLock<Instant>>,
+}
+
+impl Iterator for Course {
+    type Item = u64;
+
+    fn next(&mut self) -> Option<u64> {
+        if self.started.get().is_none() {
+            if self.answered_by.load(Ordering::Relaxed).count_ones() < WORKERS as u32 {
+                self.sent_before += 1;
+                return Some(0);
+            }
+            self.answers.iter().take(self.sent_before).for_each(drop);
+            self.started.get_or_init(Instant::now);
+        }
+        self.items.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (if self.started.get().is_some() { self.items.size_hint().0 } else { 0 }, None)
+    }
+}
+
+/// As [`Digits`], and tells who has answered.
+struct Watched(Arc<AtomicU64>);
+
+impl Exchange<u64> for Watched {
+    type Out = u64;
+
+    fn request(&self, item: &u64, attempt: &Attempt, to: &mut Vec<u8>) -> Result<Form, BoxError> {
+        Digits.request(item, attempt, to)
+    }
+
+    fn answer(&self, item: u64, of: &Attempt, form: Form, said: &[u8]) -> Result<u64, BoxError> {
+        let place = 1 << (of.slot() % 64);
+        if self.0.load(Ordering::Relaxed) & place == 0 {
+            self.0.fetch_or(place, Ordering::Relaxed);
+        }
+        Digits.answer(item, of, form, said)
+    }
+}
+
+/// The time that `items` take in workers like these that have all begun.
+fn by_warm(serve: Serve, items: usize) -> Duration {
+    let (answered_by, started) = (Arc::<AtomicU64>::default(), Arc::<OnceLock<_>>::default());
+    let (tell, answers): (Sender<()>, _) = channel();
+    let course = Course {
+        items: 0..items as u64,
+        answered_by: answered_by.clone(),
+        answers,
+        sent_before: 0,
+        started: started.clone(),
+    };
+    let (mut sum, mut count, mut last) = (0, 0, None);
+    let summary = Pipeline::from_iter(course)
+        .serve("call", serve, Watched(answered_by))
+        .workers(WORKERS)
+        .for_each(|number| {
+            if started.get().is_some() {
+                sum += number;
+                count += 1;
+                if count == items {
+                    last = Some(Instant::now());
+                }
+            } else {
+                tell.send(()).expect("the source waits for it");
+            }
+        })
+        .run()
+        .expect("it runs");
+    assert_eq!(summary.failed, 0, "{summary}");
+    assert_eq!(sum, items as u64 * (items as u64 - 1) / 2);
+    last.expect("all items came") - *started.get().expect("it started")
+}
+
 /// The time that a child for each of `items` takes.
 fn by_children(command: &Command, items: usize) -> Duration {
     timed(|| {
@@ -179,7 +271,8 @@ impl Python {
         let output = output.ok().filter(|output| output.status.success())?;
         // The interpreter itself: what stands before it on the path may be a script.
         let interpreter = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
-        let folder = env::temp_dir().join(format!("paceline-benches-{}", std::process::id()));
+        let folder =
+            env::temp_dir().join(format!("paceline-benches-workers-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder can be made");
         fs::write(folder.join("functions.py"), FUNCTIONS).expect("it can be written");
         Some(Self { interpreter, folder })
@@ -206,8 +299,9 @@ impl Python {
     fn against_pools(&self, function: &'static str, title: &str, items: usize) -> Contest {
         let mut contest = Contest::new(title, "ns");
         let serve = self.workers(function);
-        contest.add_timed(PACELINE, items, move || by_serve(serve.clone(), items));
-        for (name, module) in PEERS {
+        contest.add_timed(PACELINE, items, move || by_warm(serve.clone(), items));
+        for (name, module, part) in PEERS {
+            let items = if function == "same" { items / part } else { items };
             let mut pool = StdCommand::new(&self.interpreter);
             pool.args(["-c", POOLS, module, function, &items.to_string(), &WORKERS.to_string()])
                 .current_dir(&self.folder)

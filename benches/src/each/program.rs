@@ -136,7 +136,7 @@ fn reap(child: Child) -> Duration {
 
 /// A file without a name that holds each of `numbers` in a line.
 pub(super) fn lines(numbers: impl IntoIterator<Item = usize>) -> File {
-    let path = std::env::temp_dir().join(format!("paceline-benches-{}", process::id()));
+    let path = std::env::temp_dir().join(format!("paceline-benches-each-{}", process::id()));
     let write = || -> io::Result<File> {
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
         fs::remove_file(&path)?;
