@@ -71,6 +71,7 @@ pub use exit::{Ended, Exit, Signal, Usage};
 pub use group::Group;
 pub use guard::{end_jobs, end_run};
 pub use isolate::Isolation;
+pub use linux::memory::SharedMemory;
 pub use output::{BrokenPipe, ExitError, Output};
 pub use program::{Coverage, Options, Program, coverage, init, raise_descriptor_limit};
 pub use registry::{continue_all_jobs, stop_all_jobs};

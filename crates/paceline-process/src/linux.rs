@@ -9,6 +9,7 @@
 //!
 //! Not here: any decision. Who is signalled when is said in `group.rs`.
 
+pub(crate) mod memory;
 pub(crate) mod start;
 
 use std::fs;

@@ -8,14 +8,13 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::{
-        fd::AsFd,
-        unix::{fs::FileExt, net::UnixStream},
-    },
+    os::{fd::AsFd, unix::net::UnixStream},
     panic::{AssertUnwindSafe, catch_unwind},
     time::{Duration, Instant},
 };
 
+use memchr::memchr;
+use paceline_process::SharedMemory;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -24,8 +23,8 @@ use crate::{
         panic_message,
         serve::{
             Form,
-            framing::{HEAD, head, kind, kind_of, read_head},
-            process::{SLATE, SLATE_HEAD},
+            framing::{HEAD, TAKES_BATCHES, head, kind, kind_of, read_head},
+            slate::{SLATE, SLATE_HEAD, place},
         },
     },
 };
@@ -210,7 +209,7 @@ where
             return channel.flush();
         }
     };
-    channel.append(1, kind::READY, b"");
+    channel.append(1, kind::READY, TAKES_BATCHES);
     channel.flush()?;
     let mut answer = Vec::new();
     while let Some((id, request)) = channel.next()? {
@@ -252,13 +251,17 @@ fn told_of_panic(panic: &(dyn std::any::Any + Send)) -> Vec<u8> {
 /// The worker's end of the channel.
 struct Channel {
     socket: UnixStream,
-    slate: File,
+    slate: SharedMemory,
     input: Vec<u8>,
     /// Up to here the input has been used.
     at: usize,
+    /// The id of the next item of a batch that has begun, and how long the rest of it is.
+    batch: Option<(u32, usize)>,
     output: Vec<u8>,
     /// How far the answers on the slate go.
     slate_end: usize,
+    /// How often answers were sent.
+    flushes: u64,
     /// Since when the output waits.
     since: Option<Instant>,
 }
@@ -270,10 +273,8 @@ impl Channel {
         let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
         socket.peer_addr().map_err(|_| no_worker())?;
         let slate = File::from(io::stdout().as_fd().try_clone_to_owned()?);
-        let is_slate = slate
-            .metadata()
-            .is_ok_and(|metadata| metadata.is_file() && metadata.len() == SLATE as u64);
-        if !is_slate {
+        let slate = SharedMemory::open(&slate).map_err(|_| no_worker())?;
+        if slate.size() != SLATE {
             return Err(no_worker());
         }
         rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
@@ -283,8 +284,10 @@ impl Channel {
             slate,
             input: Vec::new(),
             at: 0,
+            batch: None,
             output: Vec::new(),
             slate_end: SLATE_HEAD,
+            flushes: 0,
             since: None,
         })
     }
@@ -292,14 +295,34 @@ impl Channel {
     /// Waits for the next request; `None` if there are no more.
     fn next(&mut self) -> io::Result<Option<(u32, std::ops::Range<usize>)>> {
         loop {
+            if let Some((id, length)) = self.batch.take() {
+                let begin = self.at;
+                let body = match memchr(0, &self.input[begin..begin + length]) {
+                    Some(zero) => {
+                        self.batch = Some((id.wrapping_add(1), length - zero - 1));
+                        self.at += zero + 1;
+                        begin..begin + zero
+                    }
+                    None => {
+                        self.at += length;
+                        begin..self.at
+                    }
+                };
+                self.tell(id);
+                return Ok(Some((id, body)));
+            }
             let rest = &self.input[self.at..];
-            if let Some((length, id, _)) = read_head(rest)
+            if let Some((length, id, kind)) = read_head(rest)
                 && rest.len() >= HEAD + length
             {
-                let begin = self.at + HEAD;
-                self.at = begin + length;
-                // What was begun is told as one more, so that nothing is 0.
-                self.tell(u64::from(id) + 1)?;
+                self.at += HEAD;
+                if let kind::BYTES_BATCH | kind::JSON_BATCH = kind {
+                    self.batch = Some((id, length));
+                    continue;
+                }
+                let begin = self.at;
+                self.at += length;
+                self.tell(id);
                 return Ok(Some((id, begin..self.at)));
             }
             self.flush()?;
@@ -320,12 +343,11 @@ impl Channel {
         }
     }
 
-    /// Writes down how far the answers go, and what was begun last.
-    fn tell(&mut self, begun: u64) -> io::Result<()> {
-        let mut head = [0; SLATE_HEAD];
-        head[..8].copy_from_slice(&(self.slate_end as u64).to_le_bytes());
-        head[8..].copy_from_slice(&begun.to_le_bytes());
-        self.slate.write_all_at(&head, 0)
+    /// Writes down how far the answers go, and then what is begun: as one
+    /// more than its id, so that nothing is 0.
+    fn tell(&mut self, begun: u32) {
+        self.slate.set_number(place::END, self.slate_end as u64);
+        self.slate.set_number(place::BEGUN, u64::from(begun) + 1);
     }
 
     fn append(&mut self, id: u32, kind: u8, body: &[u8]) {
@@ -340,7 +362,7 @@ impl Channel {
         self.append(id, kind, body);
         let frame = &self.output[start..];
         if self.slate_end + frame.len() <= SLATE {
-            self.slate.write_all_at(frame, self.slate_end as u64)?;
+            self.slate.write(self.slate_end, frame);
             self.slate_end += frame.len();
         }
         let since = *self.since.get_or_insert_with(Instant::now);
@@ -354,7 +376,11 @@ impl Channel {
         if !self.output.is_empty() {
             self.socket.write_all(&self.output)?;
             self.output.clear();
+            self.flushes += 1;
             self.slate_end = SLATE_HEAD;
+            // Before any of them is written over.
+            self.slate.set_number(place::SENT, self.flushes);
+            self.slate.set_number(place::END, SLATE_HEAD as u64);
         }
         self.since = None;
         Ok(())

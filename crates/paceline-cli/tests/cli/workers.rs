@@ -250,6 +250,106 @@ fn python_awaits_an_async_function_for_several_items_at_once() {
 }
 
 #[test]
+fn python_answers_of_every_kind_come_in_order_from_batches() {
+    let module = "\
+def f(x):
+    n = int(x)
+    if n % 9 == 1: return {'n': n}
+    if n % 9 == 2: return ''
+    if n % 9 == 3: return 'z\\0' + x
+    if n % 9 == 4: raise ValueError(x)
+    if n % 9 == 5: return x.encode() + b'\\0'
+    if n % 9 == 6: return '\\udcff' + x
+    if n % 9 == 7: return b'\\xe4'
+    return 'y' * 300000 if n % 1000 == 0 else x
+";
+    each_python(module, "workers = 1", |world| {
+        let items: String = (0..3000).map(|n| format!("{n}\n")).collect();
+        let ended = world.run([] as [&str; 0]).input(items).end();
+        let mut expected = Vec::new();
+        for n in 0..3000 {
+            let text = n.to_string().into_bytes();
+            match n % 9 {
+                1 => expected.extend_from_slice(format!("{{\"n\":{n}}}").as_bytes()),
+                2 => {}
+                3 => expected.extend([&b"z\0"[..], &text].concat()),
+                4 => continue,
+                5 => expected.extend([&text[..], b"\0"].concat()),
+                6 => expected.extend([&b"\xff"[..], &text].concat()),
+                7 => expected.push(b'\xe4'),
+                _ if n % 1000 == 0 => expected.extend(vec![b'y'; 300_000]),
+                _ => expected.extend(text),
+            }
+            expected.push(b'\n');
+        }
+        assert!(ended.stdout == expected, "{}", ended.stderr);
+        ended.exits(1).counts(3000, 2667, 333, 0);
+    });
+}
+
+#[test]
+fn python_stages_hand_on_what_only_python_knows_as_the_bytes_of_a_pickle() {
+    for python in pythons() {
+        let stage = |name, function| {
+            format!(
+                "[[stage]]\nname = \"{name}\"\nordered = true\n\
+                 python = {{ function = \"work:{function}\", interpreter = \"{python}\" }}\n"
+            )
+        };
+        let stages = [stage("made", "make"), stage("used", "use")].concat();
+        let world = World::with(&format!("[source]\nlines = \"-\"\n{stages}"));
+        world.write(
+            "work.py",
+            "import os, pickle\ndef make(x):\n    return pickle.dumps({int(x), 2j, b'\\xff\\n'})\n\
+             def use(x):\n    return sorted(map(repr, pickle.loads(os.fsencode(x))))\n",
+        );
+        let ended = world.run([] as [&str; 0]).input("10\n12\n").end();
+        let line = |number| format!("[\"{number}\",\"2j\",\"b'\\\\xff\\\\n'\"]\n");
+        assert_eq!(ended.text(), [line(10), line(12)].concat(), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn r64_4_a_death_in_a_batch_costs_one_item_and_no_other_is_done_twice() {
+    let module = "\
+import os
+log = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def f(x):
+    os.write(log, x.encode() + b'\\n')
+    if x.endswith('77'): os._exit(3)
+    return x
+";
+    each_python(module, "", |world| {
+        let items: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
+        let ended = world.run([] as [&str; 0]).input(items.join("\n")).end();
+        let is_whole = |item: &&str| !item.ends_with("77");
+        let whole: Vec<_> = items.iter().map(String::as_str).filter(is_whole).collect();
+        assert_eq!(ended.lines(), whole);
+        let log = world.read("log");
+        let mut done: Vec<_> = log.lines().collect();
+        done.sort_by_key(|item| item.parse::<u32>().unwrap());
+        assert_eq!(done, items);
+        ended.exits(1).counts(2000, 1980, 20, 0);
+    });
+}
+
+#[test]
+fn python_gets_each_of_a_batch_of_json_items_by_itself() {
+    for python in pythons() {
+        let world = World::with(&format!(
+            "[source]\njsonl = \"items\"\n[[stage]]\nname = \"py\"\nordered = true\n\
+             workers = 1\npython = {{ function = \"work:f\", interpreter = \"{python}\" }}\n"
+        ));
+        let items = (0..2000).map(|n| format!("{{\"n\": {n}, \"s\": \"}},{{\\u0000]\"}}\n"));
+        world.write("items", items.collect::<String>());
+        world.write("work.py", "def f(x):\n    return [x['n'], x['s']]\n");
+        let ended = world.run([] as [&str; 0]).end();
+        let expected: Vec<_> = (0..2000).map(|n| format!("[{n},\"}},{{\\u0000]\"]")).collect();
+        assert_eq!(ended.lines(), expected, "{}", ended.stderr);
+    }
+}
+
+#[test]
 fn r64_7_what_keeps_python_from_beginning_is_told_once_and_ends_the_run_with_4() {
     for (module, function, expected) in [
         ("def g(x): pass\n", "work:f", "module `work` has no function `f`"),

@@ -72,6 +72,11 @@ fn obey(order: &str) -> Answer {
         }
         "garbage" => Answer::Raw(b"\xff\xfe garbage {{{ \xff\xff\xff\xff\xff\n".to_vec()),
         "half" => Answer::Raw(b"{\"id\":".to_vec()),
+        // Of a FIFO: until somebody writes into it.
+        "read" => match fs::read_to_string(&argument) {
+            Ok(text) => Answer::Say(text),
+            Err(error) => Answer::Fail(error.to_string()),
+        },
         "huge" => Answer::Say("x".repeat(argument.parse().unwrap_or(0))),
         "print" => {
             let _ = io::stdout().write_all(format!("stray {argument}\n").as_bytes());

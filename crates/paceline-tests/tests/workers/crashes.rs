@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use paceline::{ErrorKind, FailureKind, Framing, Retry};
+use paceline::{
+    Attempt, BoxError, ErrorKind, Exchange, FailureKind, Form, Framing, Pipeline, Retry,
+};
 
-use crate::support::{FRAMINGS, assert_nothing_left, limited, obey, server, short, stage};
+use crate::support::{FRAMINGS, Text, assert_nothing_left, limited, obey, server, short, stage};
 
 /// Orders that end or spoil a worker.
 const HOSTILE: [&str; 8] =
@@ -287,5 +289,101 @@ fn a_value_with_a_newline_fails_with_a_hint_where_a_line_is_an_item() {
         assert_eq!(outcomes[1].as_ref().unwrap(), "c");
         let (outcomes, _) = obey(["say a\nb"], server(Framing::Json, &[]));
         assert_eq!(short(&outcomes), ["a\nb"]);
+    });
+}
+
+#[test]
+fn r64_5_a_hang_among_quick_items_is_blamed_on_the_item_that_hangs() {
+    limited(|| {
+        for framing in [Framing::Json, Framing::Frames] {
+            let orders = (0..2000).map(|n| match n % 500 {
+                499 => "hang".to_owned(),
+                _ => format!("say {n}"),
+            });
+            let (outcomes, _) = stage(orders, server(framing, &[]))
+                .workers(1)
+                .timeout(Duration::from_millis(300))
+                .ordered()
+                .outcomes()
+                .unwrap();
+            for (n, outcome) in outcomes.iter().enumerate() {
+                match outcome {
+                    Ok(value) => assert_eq!(*value, n.to_string(), "{framing:?}"),
+                    Err(failure) => {
+                        assert_eq!((n % 500, failure.kind()), (499, FailureKind::Timeout));
+                    }
+                }
+            }
+            assert_eq!(outcomes.iter().filter(|outcome| outcome.is_err()).count(), 4);
+            assert_nothing_left();
+        }
+    });
+}
+
+#[test]
+fn an_answer_is_given_out_while_the_item_behind_it_takes_its_time() {
+    limited(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fifo");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        // Quick ones first, so that many are sent at once; the last of them is written down when
+        // the worker reads, which it does until its answer has come here.
+        let quick = (0..3000).map(|n| format!("say {n}"));
+        let orders = quick.chain([format!("read {}", path.display()), "say end".to_owned()]);
+        let mut seen = Vec::new();
+        stage(orders, server(Framing::Frames, &[]))
+            .workers(1)
+            .for_each(|answer| {
+                if answer == "2999" {
+                    std::fs::write(&path, "read").unwrap();
+                }
+                seen.push(answer);
+            })
+            .run()
+            .unwrap();
+        assert_eq!(seen.len(), 3002);
+        assert_eq!(seen[2999..], ["2999", "read", "end"]);
+        assert_nothing_left();
+    });
+}
+
+/// Asks in vain for some: half of a request, and a panic.
+struct Panics;
+
+impl Exchange<String> for Panics {
+    type Out = String;
+
+    fn request(&self, item: &String, of: &Attempt, to: &mut Vec<u8>) -> Result<Form, BoxError> {
+        Text.request(item, of, to)?;
+        assert!(item != "say panic", "in vain");
+        Ok(Form::Bytes)
+    }
+
+    fn answer(
+        &self,
+        item: String,
+        of: &Attempt,
+        form: Form,
+        is: &[u8],
+    ) -> Result<String, BoxError> {
+        Text.answer(item, of, form, is)
+    }
+}
+
+#[test]
+fn a_request_that_panics_half_made_is_not_sent() {
+    limited(|| {
+        for framing in FRAMINGS {
+            let orders = ["say a", "say panic", "say b"].map(str::to_owned);
+            let (outcomes, _) = Pipeline::from_iter(orders)
+                .serve("serve", server(framing, &[]), Panics)
+                .workers(1)
+                .ordered()
+                .outcomes()
+                .unwrap();
+            assert_eq!(short(&outcomes), ["a", "panic!", "b"], "{framing:?}");
+            assert_nothing_left();
+        }
     });
 }

@@ -331,8 +331,12 @@ where
 
     /// Sends what waits to those who have room.
     fn hand_out(&mut self) {
+        if self.desk.pending.is_empty() {
+            return;
+        }
         let limit = self.stage.chunk_limit();
         let target = self.stage.target.load(Ordering::Acquire);
+        let now = self.core.clock.now();
         while let Some(task) = self.desk.pending.pop_front() {
             let ready = self.seats.iter().take(target).enumerate().filter_map(|(index, seat)| {
                 let State::Taken(worker) = &seat.state else { return None };
@@ -350,7 +354,7 @@ where
             };
             let attempt = Attempt { number: task.tries + 1, slot: index + 1 };
             self.desk.answer_for(index);
-            self.desk.send(task, &attempt, worker);
+            self.desk.send(task, &attempt, worker, now);
         }
     }
 
@@ -375,6 +379,14 @@ where
                 Some(Deadline::Start(due)) if now() >= due => Some(Why::NeverReady),
                 _ => None,
             };
+            let is_due = worker.look_due().is_some_and(|due| now() >= due);
+            // Who has answers to show is not late: the item in hand has its time before it.
+            let has_more = trouble.is_none()
+                && !over
+                && (is_due || matches!(late, Some(Why::Late)) && worker.in_flight.len() > 1)
+                && self.desk.look(index, worker, self.serve);
+            has_moved |= has_more;
+            let late = late.filter(|_| !has_more);
             if let Some(why) = trouble {
                 self.lose(index, why);
             } else if over {
@@ -421,7 +433,7 @@ where
         let now = self.core.clock.now();
         let (items, rest) = match why {
             Why::Ended => {
-                self.desk.hear_slate(&mut worker);
+                self.desk.hear_last(&mut worker);
                 worker.split_at_death()
             }
             Why::Garbage(_) => worker.split_at(1),

@@ -18,6 +18,7 @@ use crate::failure::BoxError;
 
 pub(crate) mod framing;
 pub(crate) mod process;
+pub(crate) mod slate;
 
 /// How requests and answers are told apart on their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -12,13 +12,19 @@ import struct
 import sys
 import time
 
-BYTES, JSON, ERROR, READY, FATAL = range(5)
+BYTES, JSON, ERROR, READY, FATAL, BYTES_BATCH, JSON_BATCH = range(7)
 HEAD = struct.Struct("<IIB")
-# How far the answers on the slate go, and one more than the id begun last.
-SLATE_HEAD = struct.Struct("<QQ")
+# On the slate, as numbers of 64 bits: how far the answers go, one more than the
+# id begun last, where a batch of answers begins that is yet to be closed, and
+# how often answers were sent.
+END, BEGUN, OPEN, SENT = range(4)
+SLATE_HEAD = 32
 SLATE_SIZE = 256 * 1024
 # Answers wait no longer than this for others to be sent with.
 HELD_BACK = 0.0002
+# The clock is read after so many items while they take less than this together.
+LOOK_AFTER = 7
+QUICK = 0.00002
 CHUNK = 256 * 1024
 # How many items an `async def` has in hand at once.
 AT_ONCE = 16
@@ -55,26 +61,58 @@ def told(error, skipped):
     return json.dumps(known).encode()
 
 
+to_json = None
+
+
+def json_of(value):
+    # Made once: `json.dumps` makes one each time.
+    global to_json
+    if to_json is None:
+        from json import JSONEncoder
+
+        to_json = JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+    return to_json(value)
+
+
 def encode(result):
     """What the function gave, as a kind of frame and its body."""
-    if type(result) is str:
-        return BYTES, result.encode("utf-8", "surrogateescape")
-    if isinstance(result, (bytes, bytearray, memoryview)):
-        return BYTES, bytes(result)
+    if hasattr(type(result), "__await__"):
+        result = run_to_end(result)
     if isinstance(result, str):
         return BYTES, str.encode(result, "utf-8", "surrogateescape")
-    import json
-
-    text = json.dumps(result, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return JSON, text.encode("utf-8", "surrogateescape")
+    if isinstance(result, (bytes, bytearray, memoryview)):
+        return BYTES, bytes(result)
+    return JSON, json_of(result).encode("utf-8", "surrogateescape")
 
 
 def decode(kind, body):
+    """The item of a request."""
     if kind == BYTES:
         return body.decode("utf-8", "surrogateescape")
     import json
 
     return json.loads(body)
+
+
+def decode_all(kind, body):
+    """The items of a request or of a batch of them, at once."""
+    if kind == BYTES_BATCH:
+        return body.decode("utf-8", "surrogateescape").split("\0")
+    if kind != JSON_BATCH:
+        return [decode(kind, body)]
+    import json
+
+    items = json.loads(b"[" + body.replace(b"\0", b",") + b"]")
+    if len(items) != body.count(b"\0") + 1:
+        raise ValueError("one of them is not one value")
+    return items
+
+
+def parts(kind, body):
+    """The kind of each of the requests of a batch, and their bodies."""
+    if kind < BYTES_BATCH:
+        return kind, [body]
+    return kind - BYTES_BATCH, body.split(b"\0")
 
 
 class Channel:
@@ -90,8 +128,10 @@ class Channel:
         self.slate = mmap.mmap(slate, SLATE_SIZE)
         os.close(slate)
         self.view = memoryview(self.slate)
-        self.end = SLATE_HEAD.size
-        SLATE_HEAD.pack_into(self.slate, 0, self.end, 0)
+        self.marks = self.view.cast("Q")
+        self.end = self.marks[END] = SLATE_HEAD
+        # Where the open batch begins, and its kind.
+        self.batch, self.kind = None, None
         self.since = None
         self.data = b""
 
@@ -117,27 +157,79 @@ class Channel:
         self.write(HEAD.pack(len(body), number, kind) + body)
 
     def begin(self, number):
-        """Writes down what is begun, and with it how far the answers go."""
-        SLATE_HEAD.pack_into(self.slate, 0, self.end, number + 1)
+        """Writes down what is begun."""
+        self.marks[BEGUN] = number + 1
+
+    def open(self, kind, number):
+        """Begins a batch of answers of this kind with the one to this item.
+
+        What follows in it is written without a call, each with a zero byte
+        behind it; `end` is set when it is closed.
+        """
+        HEAD.pack_into(self.slate, self.end, 0, number, kind)
+        self.batch, self.kind = self.end, kind
+        self.marks[OPEN] = self.end
+        self.end += HEAD.size
+
+    def close(self):
+        """Ends the open batch, if there is one: without the last zero byte."""
+        if self.batch is None:
+            return
+        begin = self.batch + HEAD.size
+        if self.end > begin:
+            self.end -= 1
+            HEAD.pack_into(self.slate, self.batch, self.end - begin, *self.first_and_kind())
+        else:
+            self.end = self.batch
+        self.batch, self.kind = None, None
+        self.marks[END] = self.end
+        self.marks[OPEN] = 0
+
+    def first_and_kind(self):
+        return HEAD.unpack_from(self.slate, self.batch)[1:]
 
     def answer(self, number, kind, body):
         """Writes an answer down. Sent it is with the next `flush`."""
+        self.close()
         size = HEAD.size + len(body)
-        end = self.end + size
-        if end > SLATE_SIZE:
+        if self.end + size > SLATE_SIZE:
             self.flush()
-            end = self.end + size
-            if end > SLATE_SIZE:
+            if self.end + size > SLATE_SIZE:
                 return self.say(kind, number, body)
-        slate = self.slate
-        HEAD.pack_into(slate, self.end, len(body), number, kind)
-        slate[self.end + HEAD.size : end] = body
+        HEAD.pack_into(self.slate, self.end, len(body), number, kind)
+        self.view[self.end + HEAD.size : self.end + size] = body
+        self.end += size
+        self.marks[END] = self.end
+
+    def put(self, number, kind, body):
+        """Writes an answer down, in a batch if it can be; a text (no kind) has
+        its zero byte already."""
+        if kind is None:
+            kind = BYTES
+        elif kind == ERROR or 0 in body:
+            return self.answer(number, kind, body)
+        else:
+            body += b"\0"
+        batch = kind + BYTES_BATCH
+        if self.kind != batch or self.end + len(body) > SLATE_SIZE:
+            self.close()
+            size = HEAD.size + len(body)
+            if self.end + size > SLATE_SIZE:
+                self.flush()
+                if self.end + size > SLATE_SIZE:
+                    return self.say(kind, number, body[:-1])
+            self.open(batch, number)
+        end = self.end + len(body)
+        self.view[self.end : end] = body
         self.end = end
 
     def flush(self):
-        if self.end > SLATE_HEAD.size:
-            self.write(self.view[SLATE_HEAD.size : self.end])
-            self.end = SLATE_HEAD.size
+        self.close()
+        if self.end > SLATE_HEAD:
+            self.write(self.view[SLATE_HEAD : self.end])
+            # Before any of them is written over.
+            self.marks[SENT] += 1
+            self.end = self.marks[END] = SLATE_HEAD
 
     def requests(self):
         """Reads once, and returns the requests that are whole; None at the end."""
@@ -179,51 +271,70 @@ class Channel:
 def serve(function, channel):
     """Calls a plain function, one item after the other.
 
-    The loop does what `begin` and `answer` do without calling them, which
-    would take a third of the time of an item.
+    Each answer is on the slate before the next item begins. The loop does by
+    itself what takes a text and gives a text; a call would take longer.
     """
-    slate, size, first = channel.slate, SLATE_SIZE, SLATE_HEAD.size
-    tell, head, clock = SLATE_HEAD.pack_into, HEAD.pack, time.monotonic
+    marks, view, size, clock, begun = channel.marks, channel.view, SLATE_SIZE, time.monotonic, BEGUN
     while True:
         whole = channel.requests()
         if whole is None:
             return
-        latest = clock() + HELD_BACK
-        end = first
+        looked, unlooked = clock(), 0
+        latest = looked + HELD_BACK
+        end, is_open = channel.end, False
         for number, kind, body in whole:
-            tell(slate, 0, end, number + 1)
+            call, ours = function, 1
             try:
-                if kind == BYTES:
-                    result = function(body.decode("utf-8", "surrogateescape"))
+                items = decode_all(kind, body)
+            except Exception:
+                # Whichever it is fails when its turn comes.
+                kind, items = parts(kind, body)
+                call, ours = reading(kind, function), 2
+            for item in items:
+                number += 1
+                marks[begun] = number
+                given = None
+                try:
+                    result = call(item)
+                    if type(result) is str and "\0" not in result:
+                        try:
+                            data = (result + "\0").encode()
+                        except UnicodeEncodeError:
+                            data = (result + "\0").encode("utf-8", "surrogateescape")
+                    else:
+                        given, data = encode(result)
+                except BaseException as error:
+                    given, data = ERROR, told(error, ours)
+                result = None
+                begin, end = end, end + len(data)
+                if is_open and given is None and end <= size:
+                    view[begin:end] = data
                 else:
-                    result = function(decode(kind, body))
-                if type(result) is str:
-                    kind, body = BYTES, result.encode("utf-8", "surrogateescape")
-                else:
-                    if hasattr(type(result), "__await__"):
-                        result = run_to_end(result)
-                    kind, body = encode(result)
-            except BaseException as error:
-                kind, body = ERROR, told(error, 1)
-            result = None
-            frame = head(len(body), number, kind) + body
-            begin, end = end, end + len(frame)
-            if end <= size:
-                slate[begin:end] = frame
-                if clock() < latest:
+                    channel.end = begin
+                    channel.put(number - 1, given, data)
+                    end, is_open = channel.end, channel.kind == BYTES_BATCH
+                if unlooked:
+                    unlooked -= 1
                     continue
-                frame = None
-            else:
-                end = begin
-            channel.end = end
-            channel.flush()
-            end = first
-            if frame is not None:
-                channel.write(frame)
-            latest = clock() + HELD_BACK
-        body = whole = frame = None
+                now = clock()
+                # Reading the clock takes as long as a quick item.
+                unlooked = LOOK_AFTER if now - looked < QUICK else 0
+                looked = now
+                if now >= latest:
+                    channel.end = end
+                    channel.flush()
+                    end, is_open = channel.end, False
+                    latest = clock() + HELD_BACK
+        item = items = body = whole = data = None
         channel.end = end
         channel.flush()
+
+
+def reading(kind, function):
+    def read_and_call(body):
+        return function(decode(kind, body))
+
+    return read_and_call
 
 
 def run_to_end(awaitable):
@@ -265,11 +376,13 @@ def serve_async(function, channel):
                 loop.remove_reader(channel.fd)
                 channel.gone()
                 return
-            for number, kind, body in whole:
-                channel.begin(number)
-                task = loop.create_task(one(number, kind, body))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            for first, kind, body in whole:
+                kind, bodies = parts(kind, body)
+                for number, body in enumerate(bodies, first):
+                    channel.begin(number)
+                    task = loop.create_task(one(number, kind, body))
+                    tasks.add(task)
+                    task.add_done_callback(tasks.discard)
 
         loop.add_reader(channel.fd, take)
         await over
@@ -348,7 +461,7 @@ def main():
         channel.say(FATAL, 0, problem)
         return
     waits = is_async(function)
-    channel.say(READY, AT_ONCE if waits else 1)
+    channel.say(READY, AT_ONCE if waits else 1, b"batches")
     (serve_async if waits else serve)(function, channel)
 
 

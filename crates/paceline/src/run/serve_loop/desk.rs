@@ -21,7 +21,8 @@ use crate::{
         Attempt, panic_message,
         serve::{
             Exchange, Form, Framing, Serve,
-            framing::{self, Reader, Said},
+            framing::{Reader, Said},
+            slate::Written,
         },
     },
 };
@@ -127,16 +128,24 @@ where
     }
 
     /// Appends the request for an item to those of a worker.
-    pub(super) fn send(&mut self, task: Task<In>, attempt: &Attempt, worker: &mut Worker<In>) {
+    pub(super) fn send(
+        &mut self,
+        task: Task<In>,
+        attempt: &Attempt,
+        worker: &mut Worker<In>,
+        now: Duration,
+    ) {
         let from = worker.process.position();
         let id = worker.next_id();
-        let asked = caught(|| {
-            let out = &mut worker.process.requests;
-            framing::ask(self.exchange, self.framing, &task.item, (id, attempt), out)
-        });
+        let requests = &mut worker.process.requests;
+        let end = requests.bytes.len();
+        let asked = caught(|| requests.ask(self.exchange, self.framing, &task.item, (id, attempt)));
         match asked {
-            Ok(()) => worker.took(task, from, self.core.clock.now()),
-            Err(fault) => self.give_up(task, fault, Duration::ZERO),
+            Ok(()) => worker.took(task, from, now),
+            Err(fault) => {
+                requests.bytes.truncate(end);
+                self.give_up(task, fault, Duration::ZERO);
+            }
         }
     }
 
@@ -153,8 +162,9 @@ where
                 Err(garbage) => break Err(Trouble::Garbage(garbage.0)),
             };
             let (id, result, is_followed) = match said {
-                Said::Ready(at_once) => {
+                Said::Ready { at_once, takes_batches } => {
                     worker.is_ready_for(at_once, now);
+                    worker.process.requests.takes_batches = takes_batches;
                     continue;
                 }
                 Said::Fatal(error) => break Err(Trouble::Fatal(error)),
@@ -200,20 +210,50 @@ where
 
     /// Settles the answers that a dead worker had written down and not sent,
     /// and finds out which item it had begun last.
-    pub(super) fn hear_slate(&mut self, worker: &mut Worker<In>) {
-        let Some((begun, answers)) = worker.process.read_slate() else { return };
-        if begun > 0 {
-            // Written as one more, so that nothing begun is 0.
-            worker.had_begun(begun - 1);
+    pub(super) fn hear_last(&mut self, worker: &mut Worker<In>) {
+        let Some(Written { begun, answers }) = worker.process.read_slate(false) else { return };
+        worker.had_begun(begun);
+        self.hear_written(worker, begun, answers);
+    }
+
+    /// Settles the answers that a worker has written down and not sent, since
+    /// the item in hand keeps it; tells whether there were any.
+    pub(super) fn look(&mut self, seat: usize, worker: &mut Worker<In>, serve: &Serve) -> bool {
+        self.answer_for(seat);
+        let now = self.core.clock.now();
+        worker.was_looked_at();
+        // It may write at the very moment; then it will be heard of.
+        let Some(Written { begun, answers }) = worker.process.read_slate(true) else {
+            return false;
+        };
+        let settled = self.hear_written(worker, begun, answers);
+        if settled > 0 {
+            worker.has_said_in_advance();
+            let each = worker.learn(settled, now, serve);
+            self.stage_served(settled, each);
         }
+        settled > 0
+    }
+
+    /// Settles answers from a slate that are still open, and counts them. The
+    /// item begun last is in hand until its answer is sent or another begins.
+    fn hear_written(
+        &mut self,
+        worker: &mut Worker<In>,
+        begun: Option<u32>,
+        answers: Vec<u8>,
+    ) -> u64 {
+        let mut settled = 0;
         let mut reader = Reader::new(Framing::Frames);
-        reader.room().extend_from_slice(&answers);
+        *reader.room() = answers;
         let now = self.core.clock.now();
         while let Ok(Some(said)) = reader.next() {
             // What was sent before is not open any more.
             if let Said::Answer { id, result, .. } = said
+                && id != begun
                 && let Some(sent) = worker.answered(id)
             {
+                settled += 1;
                 let service = now.saturating_sub(worker.in_hand_since(&sent));
                 match result {
                     Ok((form, bytes)) => self.accept(sent, form, &bytes, service),
@@ -224,6 +264,7 @@ where
             }
         }
         self.books.count_ok();
+        settled
     }
 
     /// Makes the value of an answer.

@@ -57,6 +57,10 @@ pub(super) struct Worker<In> {
     /// Whether it gets nothing more, since it has grown or has answered twice.
     is_used_up: bool,
     begun: Option<u32>,
+    /// The last item whose answer was taken from the slate, and may yet come.
+    said_in_advance: Option<u32>,
+    /// How often its slate was looked at since it was heard of.
+    looks: u32,
 }
 
 impl<In> Worker<In> {
@@ -80,6 +84,8 @@ impl<In> Worker<In> {
             pace: 0,
             is_used_up: false,
             begun: None,
+            said_in_advance: None,
+            looks: 0,
         })
     }
 
@@ -97,7 +103,8 @@ impl<In> Worker<In> {
             // One is kept for it.
             return 1;
         }
-        if self.is_used_up || self.in_flight.iter().any(|sent| sent.task.is_alone) {
+        // One that is alone has nothing beside it.
+        if self.is_used_up || self.in_flight.front().is_some_and(|sent| sent.task.is_alone) {
             return 0;
         }
         let window = match self.framing {
@@ -140,9 +147,34 @@ impl<In> Worker<In> {
     /// Whether the item with this id was answered before; then the worker
     /// gets nothing more.
     pub(super) fn has_answered_before(&mut self, id: Option<u32>) -> bool {
+        // Ids go round, and what was said in advance is not far behind.
+        let in_advance = |id: u32| {
+            self.said_in_advance.is_some_and(|last| last.wrapping_sub(id) <= u32::MAX / 2)
+        };
         let has = id.is_some_and(|id| u64::from(id) < self.sent);
-        self.is_used_up |= has;
+        self.is_used_up |= has && !id.is_some_and(in_advance);
         has
+    }
+
+    /// Takes note that all before the first in flight were answered by the slate.
+    pub(super) fn has_said_in_advance(&mut self) {
+        let first = self.in_flight.front().map_or(self.next_id(), |sent| sent.id);
+        self.said_in_advance = Some(first.wrapping_sub(1));
+    }
+
+    /// Takes note that its slate is looked at.
+    pub(super) fn was_looked_at(&mut self) {
+        self.looks = (self.looks + 1).min(16);
+    }
+
+    /// When its slate is to be looked at: it has not been heard of for long,
+    /// and may have answers that the item in hand keeps from being sent.
+    pub(super) fn look_due(&self) -> Option<Duration> {
+        let may_have = self.framing == Framing::Frames
+            && self.is_ready
+            && !self.is_concurrent
+            && self.in_flight.len() > 1;
+        may_have.then(|| self.since.saturating_add(2 * IN_HAND * (1 << self.looks)))
     }
 
     /// Since when the item answered first has been in hand.
@@ -154,6 +186,7 @@ impl<In> Worker<In> {
     pub(super) fn learn(&mut self, items: u64, now: Duration, serve: &Serve) -> Duration {
         let each = now.saturating_sub(self.since) / u32::try_from(items.max(1)).unwrap_or(1);
         self.since = now;
+        self.looks = 0;
         if serve.framing == Framing::Json || !self.is_concurrent {
             let nanos = u64::try_from(each.as_nanos()).unwrap_or(u64::MAX).max(1);
             // Slower at once, quicker by and by.
@@ -192,14 +225,15 @@ impl<In> Worker<In> {
         if self.is_ready && self.in_flight.is_empty() {
             return serve.idle_after.map(|idle| self.since.saturating_add(idle));
         }
-        self.deadline(timeout, serve.start_within).map(|deadline| match deadline {
+        let deadline = self.deadline(timeout, serve.start_within).map(|deadline| match deadline {
             Deadline::Item(due) | Deadline::Start(due) => due,
-        })
+        });
+        deadline.into_iter().chain(self.look_due()).min()
     }
 
     /// Takes note of what it had begun last, by its own word.
-    pub(super) fn had_begun(&mut self, id: u32) {
-        self.begun = Some(id);
+    pub(super) fn had_begun(&mut self, id: Option<u32>) {
+        self.begun = id;
     }
 
     fn tasks(&mut self) -> impl Iterator<Item = Task<In>> {

@@ -1,13 +1,16 @@
 //! Requests into bytes, and bytes into answers.
 //!
 //! A frame is a head of nine bytes (length of the body, id, kind; integers
-//! little-endian) and a body. [`Reader`] takes bytes as they come and gives
-//! what is complete; whatever is no answer is [`Garbage`], after which
-//! nothing that comes from the worker can be believed.
+//! little-endian) and a body. A batch is a frame for several items with ids in
+//! a row, whose bodies stand one after the other with a zero byte between
+//! them. [`Reader`] takes bytes as they come and gives what is complete;
+//! whatever is no answer is [`Garbage`], after which nothing that comes from
+//! the worker can be believed.
 
 use std::{borrow::Cow, ops::Range};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use memchr::memchr;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -33,27 +36,95 @@ pub(crate) mod kind {
     pub(crate) const READY: u8 = 3;
     /// The worker cannot begin. The body is as for `ERROR`.
     pub(crate) const FATAL: u8 = 4;
+    /// A batch of what would be `BYTES`.
+    pub(crate) const BYTES_BATCH: u8 = 5;
+    /// A batch of what would be `JSON`.
+    pub(crate) const JSON_BATCH: u8 = 6;
 }
 
-/// Appends the request for an item.
-///
-/// # Errors
-///
-/// If the item cannot be asked for; `out` is then as it was.
-pub(crate) fn ask<In, X: Exchange<In>>(
-    exchange: &X,
-    framing: Framing,
-    item: &In,
-    (id, attempt): (u32, &Attempt),
-    out: &mut Vec<u8>,
-) -> Result<(), BoxError> {
-    let start = out.len();
-    let asked = match framing {
-        Framing::Lines => ask_line(exchange, item, attempt, out),
-        Framing::Json => ask_json(exchange, item, (id, attempt), out),
-        Framing::Frames => ask_frame(exchange, item, (id, attempt), out),
-    };
-    asked.inspect_err(|_| out.truncate(start))
+/// The body of [`kind::READY`] from a worker that takes batches.
+pub(crate) const TAKES_BATCHES: &[u8] = b"batches";
+
+/// A batch gets no more items when its bodies have reached this: the worker
+/// begins with the first when it has read the last.
+const BATCH: usize = 32 * 1024;
+
+/// Requests that are yet to be written.
+#[derive(Default)]
+pub(crate) struct Requests {
+    pub(crate) bytes: Vec<u8>,
+    /// Whether the worker takes batches.
+    pub(crate) takes_batches: bool,
+    /// Where the last frame begins, if it can become a batch, or a larger one.
+    pub(crate) last: Option<usize>,
+}
+
+impl Requests {
+    /// Appends the request for an item.
+    ///
+    /// # Errors
+    ///
+    /// If the item cannot be asked for. There may then be the beginning of a
+    /// request behind what was there, as after a panic in `exchange`: whoever
+    /// calls cuts it off.
+    pub(crate) fn ask<In, X: Exchange<In>>(
+        &mut self,
+        exchange: &X,
+        framing: Framing,
+        item: &In,
+        (id, attempt): (u32, &Attempt),
+    ) -> Result<(), BoxError> {
+        match framing {
+            Framing::Lines => ask_line(exchange, item, attempt, &mut self.bytes),
+            Framing::Json => ask_json(exchange, item, (id, attempt), &mut self.bytes),
+            Framing::Frames => self.ask_frame(exchange, item, (id, attempt)),
+        }
+    }
+
+    fn ask_frame<In, X: Exchange<In>>(
+        &mut self,
+        exchange: &X,
+        item: &In,
+        (id, attempt): (u32, &Attempt),
+    ) -> Result<(), BoxError> {
+        let out = &mut self.bytes;
+        let start = out.len();
+        // Ids in a batch do not go round.
+        let batch = self.last.filter(|begin| start - begin < BATCH && id > 0);
+        // A body that may join others follows a zero, one by itself a head.
+        out.extend_from_slice(if batch.is_some() { &[0] } else { &[0; HEAD] });
+        let begin = out.len();
+        let form = exchange.request(item, attempt, out)?;
+        let may_join = self.takes_batches && memchr(0, &out[begin..]).is_none();
+        if let Some(batch) = batch {
+            let (_, first, kind) = read_head(&out[batch..]).expect("a batch has a head");
+            if may_join && batch_of(kind) == batch_of(kind_of(form)) {
+                let length = length_of(out.len() - batch - HEAD)?;
+                out[batch..batch + HEAD].copy_from_slice(&head(length, first, batch_of(kind)));
+                return Ok(());
+            }
+            out.splice(start..begin, [0; HEAD]);
+        }
+        let length = length_of(out.len() - start - HEAD)?;
+        out[start..start + HEAD].copy_from_slice(&head(length, id, kind_of(form)));
+        self.last = may_join.then_some(start);
+        Ok(())
+    }
+}
+
+fn length_of(body: usize) -> Result<u32, BoxError> {
+    u32::try_from(body).map_err(|_| {
+        let why = "the request is longer than 4 GiB";
+        Fault::new(FailureKind::TooLong, why).permanent().into()
+    })
+}
+
+fn batch_of(kind: u8) -> u8 {
+    match kind {
+        kind::BYTES => kind::BYTES_BATCH,
+        kind::JSON => kind::JSON_BATCH,
+        batch => batch,
+    }
 }
 
 fn ask_line<In, X: Exchange<In>>(
@@ -106,23 +177,6 @@ pub(crate) fn append_value(bytes: &[u8], out: &mut Vec<u8>) -> Result<(), BoxErr
     Ok(())
 }
 
-fn ask_frame<In, X: Exchange<In>>(
-    exchange: &X,
-    item: &In,
-    (id, attempt): (u32, &Attempt),
-    out: &mut Vec<u8>,
-) -> Result<(), BoxError> {
-    let start = out.len();
-    out.extend_from_slice(&[0; HEAD]);
-    let form = exchange.request(item, attempt, out)?;
-    let Ok(length) = u32::try_from(out.len() - start - HEAD) else {
-        let why = "the request is longer than 4 GiB";
-        return Err(Fault::new(FailureKind::TooLong, why).permanent().into());
-    };
-    out[start..start + HEAD].copy_from_slice(&head(length, id, kind_of(form)));
-    Ok(())
-}
-
 pub(crate) fn kind_of(form: Form) -> u8 {
     match form {
         Form::Bytes => kind::BYTES,
@@ -155,7 +209,7 @@ pub(crate) enum Said<'a> {
         is_followed: bool,
     },
     /// It is ready, and works on so many items at once.
-    Ready(u32),
+    Ready { at_once: u32, takes_batches: bool },
     /// It cannot begin.
     Fatal(RemoteError),
 }
@@ -172,11 +226,21 @@ pub(crate) struct Reader {
     at: usize,
     /// Up to here there is no end of a line.
     searched: usize,
+    /// What is left of a batch that has begun, at `at`.
+    batch: Option<Batch>,
+}
+
+/// The rest of a batch of answers.
+struct Batch {
+    form: Form,
+    /// That of the next answer.
+    id: u32,
+    length: usize,
 }
 
 impl Reader {
     pub(crate) fn new(framing: Framing) -> Self {
-        Self { framing, bytes: Vec::new(), at: 0, searched: 0 }
+        Self { framing, bytes: Vec::new(), at: 0, searched: 0, batch: None }
     }
 
     /// Where to append what was read.
@@ -215,7 +279,7 @@ impl Reader {
     /// Where the next line is.
     fn line(&mut self) -> Result<Option<Range<usize>>, Garbage> {
         let from = self.searched.max(self.at);
-        let Some(length) = self.bytes[from..].iter().position(|byte| *byte == b'\n') else {
+        let Some(length) = memchr(b'\n', &self.bytes[from..]) else {
             self.searched = self.bytes.len();
             return too_long(self.bytes.len() - self.at).map(|()| None);
         };
@@ -225,18 +289,27 @@ impl Reader {
     }
 
     fn frame(&mut self) -> Result<Option<Said<'_>>, Garbage> {
+        if let Some(batch) = self.batch.take() {
+            return Ok(Some(self.of_batch(batch)));
+        }
         let rest = &self.bytes[self.at..];
         let Some((length, id, kind)) = read_head(rest) else { return Ok(None) };
-        if kind > kind::FATAL {
+        if kind > kind::JSON_BATCH {
             return Err(Garbage(format!("a frame of the unknown kind {kind}")));
         }
         too_long(length)?;
-        let Some(body) = rest.get(HEAD..HEAD + length) else {
+        if rest.len() < HEAD + length {
             return Ok(None);
-        };
-        self.at += HEAD + length;
+        }
+        self.at += HEAD;
+        if let kind::BYTES_BATCH | kind::JSON_BATCH = kind {
+            let form = if kind == kind::JSON_BATCH { Form::Json } else { Form::Bytes };
+            return Ok(Some(self.of_batch(Batch { form, id, length })));
+        }
+        let body = &self.bytes[self.at..self.at + length];
+        self.at += length;
         Ok(Some(match kind {
-            kind::READY => Said::Ready(id),
+            kind::READY => Said::Ready { at_once: id, takes_batches: body == TAKES_BATCHES },
             kind::FATAL => Said::Fatal(remote(body)?),
             kind::ERROR => {
                 Said::Answer { id: Some(id), result: Err(remote(body)?), is_followed: false }
@@ -244,6 +317,27 @@ impl Reader {
             kind::JSON => answer(id, Form::Json, body),
             _ => answer(id, Form::Bytes, body),
         }))
+    }
+}
+
+impl Reader {
+    /// The next answer of a batch.
+    fn of_batch(&mut self, batch: Batch) -> Said<'_> {
+        let Batch { form, id, length } = batch;
+        let begin = self.at;
+        let end = match memchr(0, &self.bytes[begin..begin + length]) {
+            Some(zero) => {
+                self.at += zero + 1;
+                let length = length - zero - 1;
+                self.batch = Some(Batch { form, id: id.wrapping_add(1), length });
+                begin + zero
+            }
+            None => {
+                self.at += length;
+                self.at
+            }
+        };
+        answer(id, form, &self.bytes[begin..end])
     }
 }
 
@@ -374,6 +468,129 @@ mod tests {
                 assert_eq!(answers, expected, "{framing:?} in pieces of {size}");
             }
         }
+    }
+
+    #[test]
+    fn answers_of_a_batch_come_whole_however_their_bytes_are_cut() {
+        let mut bytes = Vec::new();
+        for (first, kind, body) in [
+            (7, kind::BYTES_BATCH, &b"a\0\0bc"[..]),
+            (10, kind::JSON_BATCH, b"[1]\0null"),
+            (12, kind::BYTES_BATCH, b"\0"),
+            (14, kind::BYTES_BATCH, b""),
+            (15, kind::BYTES, b"\0"),
+        ] {
+            bytes.extend_from_slice(&head(body.len() as u32, first, kind));
+            bytes.extend_from_slice(body);
+        }
+        let expected: [(u32, Form, &[u8]); 9] = [
+            (7, Form::Bytes, b"a"),
+            (8, Form::Bytes, b""),
+            (9, Form::Bytes, b"bc"),
+            (10, Form::Json, b"[1]"),
+            (11, Form::Json, b"null"),
+            (12, Form::Bytes, b""),
+            (13, Form::Bytes, b""),
+            (14, Form::Bytes, b""),
+            (15, Form::Bytes, b"\0"),
+        ];
+        for size in 1..=bytes.len() {
+            let mut reader = Reader::new(Framing::Frames);
+            let mut answers = Vec::new();
+            for piece in bytes.chunks(size) {
+                reader.room().extend_from_slice(piece);
+                while let said @ Ok(Some(_)) = reader.next() {
+                    answers.push(answer_of(said));
+                }
+            }
+            let expected = expected.map(|(id, form, body)| (Some(id), form, body.to_vec()));
+            assert_eq!(answers, expected, "in pieces of {size}");
+        }
+    }
+
+    /// The item's form, and its body.
+    struct As;
+
+    impl Exchange<(Form, Vec<u8>)> for As {
+        type Out = ();
+
+        fn request(
+            &self,
+            (form, body): &(Form, Vec<u8>),
+            _: &Attempt,
+            to: &mut Vec<u8>,
+        ) -> Result<Form, BoxError> {
+            to.extend_from_slice(body);
+            if body == b"no" { Err("no".into()) } else { Ok(*form) }
+        }
+
+        fn answer(
+            &self,
+            _: (Form, Vec<u8>),
+            _: &Attempt,
+            _: Form,
+            _: &[u8],
+        ) -> Result<(), BoxError> {
+            Ok(())
+        }
+    }
+
+    /// The frames of requests for these, with ids from 0 on: kind, id, body.
+    fn asked(takes_batches: bool, items: &[(Form, &[u8])]) -> Vec<(u8, u32, Vec<u8>)> {
+        let mut requests = Requests { takes_batches, ..Requests::default() };
+        let mut id = 0;
+        for (form, body) in items {
+            let end = requests.bytes.len();
+            let item = (*form, body.to_vec());
+            let attempt = Attempt { number: 1, slot: 1 };
+            match requests.ask(&As, Framing::Frames, &item, (id, &attempt)) {
+                Ok(()) => id += 1,
+                Err(_) => requests.bytes.truncate(end),
+            }
+        }
+        let mut rest = &requests.bytes[..];
+        let mut frames = Vec::new();
+        while let Some((length, id, kind)) = read_head(rest) {
+            frames.push((kind, id, rest[HEAD..HEAD + length].to_vec()));
+            rest = &rest[HEAD + length..];
+        }
+        assert!(rest.is_empty());
+        frames
+    }
+
+    #[test]
+    fn requests_of_one_form_gather_in_a_batch_where_the_worker_takes_them() {
+        let (bytes, json) = (Form::Bytes, Form::Json);
+        let items: [(Form, &[u8]); 9] = [
+            (bytes, b"a"),
+            (bytes, b"no"),
+            (bytes, b""),
+            (bytes, b"b"),
+            (bytes, b"\0"),
+            (bytes, b"c"),
+            (json, b"1"),
+            (json, b"2"),
+            (bytes, b"d"),
+        ];
+        let expected: [(u8, u32, &[u8]); 5] = [
+            (kind::BYTES_BATCH, 0, b"a\0\0b"),
+            (kind::BYTES, 3, b"\0"),
+            (kind::BYTES, 4, b"c"),
+            (kind::JSON_BATCH, 5, b"1\x002"),
+            (kind::BYTES, 7, b"d"),
+        ];
+        let expected = expected.map(|(kind, id, body)| (kind, id, body.to_vec()));
+        assert_eq!(asked(true, &items), expected);
+        assert!(asked(false, &items).iter().all(|(kind, ..)| *kind < kind::BYTES_BATCH));
+        assert_eq!(asked(false, &items).len(), 8);
+    }
+
+    #[test]
+    fn a_batch_that_is_long_enough_is_followed_by_another() {
+        let body = vec![b'x'; BATCH / 2];
+        let frames = asked(true, &[(Form::Bytes, &body[..]); 5]);
+        let sizes: Vec<_> = frames.iter().map(|(_, id, body)| (*id, body.len())).collect();
+        assert_eq!(sizes, [(0, BATCH + 1), (2, BATCH + 1), (4, BATCH / 2)]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::{
     io,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{fs::FileExt, net::UnixStream as StdStream},
+        unix::net::UnixStream as StdStream,
     },
     pin::pin,
     sync::Arc,
@@ -22,8 +22,7 @@ use std::{
     time::Duration,
 };
 
-use paceline_process::{Child, Exit, ExitWatch, Stderr, Stdin, Stdout};
-use rustix::fs::MemfdFlags;
+use paceline_process::{Child, Exit, ExitWatch, SharedMemory, Stderr, Stdin, Stdout};
 use tokio::net::{
     UnixStream,
     unix::pipe::{Receiver, Sender},
@@ -31,7 +30,8 @@ use tokio::net::{
 
 use super::{
     Framing, OnStderr, Serve,
-    framing::{LONGEST, Reader},
+    framing::{LONGEST, Reader, Requests},
+    slate::{SLATE, Slate, Written},
 };
 use crate::{
     failure::{FailureKind, Fault},
@@ -43,12 +43,6 @@ const CHUNK: usize = 128 * 1024;
 
 /// How much of what a worker said last is kept for messages.
 const TAIL: usize = 4 * 1024;
-
-/// Where the answers on a slate begin: behind how far they go, and the id of the item begun last.
-pub(crate) const SLATE_HEAD: usize = 16;
-
-/// The size of a slate. Longer answers do not go by it.
-pub(crate) const SLATE: usize = 256 * 1024;
 
 /// The way to a worker and back.
 enum Channel {
@@ -196,10 +190,10 @@ pub(crate) struct Process {
     watch: ExitWatch,
     channel: Channel,
     errors: Errors,
-    slate: Option<File>,
+    slate: Option<Slate>,
     pub(crate) reader: Reader,
     /// What has yet to be written, from `written` on.
-    pub(crate) requests: Vec<u8>,
+    pub(crate) requests: Requests,
     written: usize,
     /// Bytes that were written before those.
     written_before: u64,
@@ -230,16 +224,14 @@ impl Process {
         if serve.framing == Framing::Frames {
             let (ours, theirs) = StdStream::pair().map_err(io_error)?;
             ours.set_nonblocking(true).map_err(io_error)?;
-            let memory = rustix::fs::memfd_create(c"paceline-slate", MemfdFlags::CLOEXEC);
-            let memory = File::from(memory.map_err(|error| io_error(error.into()))?);
-            memory.set_len(SLATE as u64).map_err(io_error)?;
+            let memory = SharedMemory::create("paceline-slate", SLATE).map_err(io_error)?;
             let theirs = Arc::new(File::from(OwnedFd::from(theirs)));
             let memory = Arc::new(memory);
             let command = command.stdin(Stdin::File(theirs)).stdout(Stdout::File(memory.clone()));
             child = command.spawn().map_err(not_started)?;
             drop(command);
             channel = Channel::Socket(UnixStream::from_std(ours).map_err(io_error)?);
-            slate = Some(memory.try_clone().map_err(io_error)?);
+            slate = Some(Slate::new(memory));
         } else {
             let command = command.stdin(Stdin::Pipe).stdout(Stdout::Pipe);
             let mut started = command.spawn().map_err(not_started)?;
@@ -265,7 +257,7 @@ impl Process {
             },
             slate,
             reader: Reader::new(serve.framing),
-            requests: serve.prelude.clone(),
+            requests: Requests { bytes: serve.prelude.clone(), ..Requests::default() },
             written: 0,
             written_before: 0,
             is_deaf: false,
@@ -280,7 +272,7 @@ impl Process {
 
     /// Where the next request begins, counted in bytes from the first.
     pub(crate) fn position(&self) -> u64 {
-        self.written_before + self.requests.len() as u64
+        self.written_before + self.requests.bytes.len() as u64
     }
 
     /// How many bytes the worker may have read.
@@ -290,8 +282,12 @@ impl Process {
 
     /// Writes requests as far as they go.
     pub(crate) fn write(&mut self) {
-        while self.written < self.requests.len() && !self.is_deaf {
-            match self.channel.try_write(&self.requests[self.written..]) {
+        if self.written < self.requests.bytes.len() {
+            // The head of a batch is on its way.
+            self.requests.last = None;
+        }
+        while self.written < self.requests.bytes.len() && !self.is_deaf {
+            match self.channel.try_write(&self.requests.bytes[self.written..]) {
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -299,9 +295,9 @@ impl Process {
                 Err(_) => self.is_deaf = true,
             }
         }
-        if self.written > 0 && self.written == self.requests.len() {
+        if self.written > 0 && self.written == self.requests.bytes.len() {
             self.written_before += self.written as u64;
-            self.requests.clear();
+            self.requests.bytes.clear();
             self.written = 0;
         }
     }
@@ -338,7 +334,7 @@ impl Process {
 
     /// Whether there is something to do for it.
     pub(crate) fn poll_ready(&mut self, cx: &mut Context<'_>) -> bool {
-        let writes = self.written < self.requests.len() && !self.is_deaf;
+        let writes = self.written < self.requests.bytes.len() && !self.is_deaf;
         let moves = !self.is_mute && self.channel.poll_ready(writes, cx);
         let says = self.errors.poll_ready(cx);
         if !self.has_exited {
@@ -354,20 +350,10 @@ impl Process {
         Some(pages * rustix::param::page_size() as u64)
     }
 
-    /// What a worker that has died had written down: the id of the item begun
-    /// last, and answers that it may not have sent.
-    pub(crate) fn read_slate(&self) -> Option<(u32, Vec<u8>)> {
-        let slate = self.slate.as_ref()?;
-        let mut head = [0; SLATE_HEAD];
-        slate.read_exact_at(&mut head, 0).ok()?;
-        let (end, begun) = head.split_at(8);
-        let number = |bytes: &[u8]| {
-            bytes.iter().rev().fold(0_u64, |number, byte| number << 8 | u64::from(*byte))
-        };
-        let end = usize::try_from(number(end)).ok().filter(|end| *end <= SLATE)?;
-        let mut answers = vec![0; end.saturating_sub(SLATE_HEAD)];
-        slate.read_exact_at(&mut answers, SLATE_HEAD as u64).ok()?;
-        Some((u32::try_from(number(begun)).ok()?, answers))
+    /// What the worker had written down and may not have sent. Of one that
+    /// lives (`is_alive`) only if it has written nothing meanwhile.
+    pub(crate) fn read_slate(&self, is_alive: bool) -> Option<Written> {
+        self.slate.as_ref()?.read(is_alive)
     }
 
     /// Sees the worker off: lets it end by itself for as long as `patience`,
