@@ -288,7 +288,7 @@ impl Ours {
             }
             let stdin = match upstream.take() {
                 Some(reader) => reader.into(),
-                None => self.wire_stdin(command.stdin.as_ref()).map_err(about)?,
+                None => self.wire_stdin(command).map_err(about)?,
             };
             let stdout = if index == last {
                 self.wire_stdout(command.stdout.as_ref())
@@ -306,9 +306,15 @@ impl Ours {
         Ok(wirings)
     }
 
-    fn wire_stdin(&mut self, stdin: Option<&Stdin>) -> io::Result<Stream> {
-        Ok(match stdin.unwrap_or(&Stdin::Null) {
-            Stdin::Null => linux::null(Watch::Readable)?.into(),
+    fn wire_stdin(&mut self, command: &Command) -> io::Result<Stream> {
+        Ok(match command.stdin.as_ref().unwrap_or(&Stdin::Null) {
+            Stdin::Null => Stream::Fd(Arc::clone(match command.known.nothing.get() {
+                Some(nothing) => nothing,
+                None => {
+                    let nothing = linux::null(Watch::Readable)?;
+                    command.known.nothing.get_or_init(|| nothing.into())
+                }
+            })),
             Stdin::Inherit => Stream::Inherit,
             Stdin::Bytes(bytes) => {
                 let (reader, writer) = linux::pipe()?;

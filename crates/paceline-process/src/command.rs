@@ -8,6 +8,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -69,6 +70,8 @@ pub(crate) struct Known {
     /// Where the program is.
     pub(crate) program: OnceLock<PathBuf>,
     pub(crate) inherited: OnceLock<Inherited>,
+    /// Where one that reads nothing reads it.
+    pub(crate) nothing: OnceLock<Arc<OwnedFd>>,
 }
 
 /// What a child reads.

@@ -161,6 +161,11 @@ impl Group {
         Some(decisive(exits, self.0.broken_pipe).1)
     }
 
+    /// Says whether all children were seen to have ended, without looking.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state().all_seen.is_some()
+    }
+
     /// Returns when all children were seen to have ended, if they have.
     pub(crate) fn look(&self) -> Option<Instant> {
         let mut state = self.state();

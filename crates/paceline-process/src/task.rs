@@ -29,11 +29,8 @@ impl Watchers {
         Ok(())
     }
 
-    /// Ready once all children have ended.
+    /// Ready once all children have ended. Asks the system nothing before they have.
     fn poll_ended(&self, group: &Group, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if group.look().is_some() {
-            return Poll::Ready(Ok(()));
-        }
         for watcher in &self.0 {
             ready!(watcher.poll_once(cx))?;
         }
@@ -107,8 +104,7 @@ impl Child {
     {
         self.stdin = None;
         if self.output.is_none() {
-            // A short child is often done by now, and need not be registered.
-            if self.group.look().is_none() {
+            if !self.group.has_ended() {
                 self.register()?;
                 poll_fn(|cx| {
                     if let Poll::Ready(Err(error)) = self.poll_outputs(cx) {

@@ -17,7 +17,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll, ready},
     thread::{self, Scope},
     time::Duration,
 };
@@ -194,20 +194,54 @@ impl<'s> EventLoop<'s> {
     }
 
     async fn run(&self) {
-        let mut workers = FuturesUnordered::new();
+        let mut workers = Workers::default();
         loop {
-            workers.extend(lock(&self.added).drain(..));
+            workers.add(lock(&self.added).drain(..));
             if self.is_finished.load(Ordering::SeqCst) {
-                return while workers.next().await.is_some() {};
+                return poll_fn(|context| workers.poll_all(context)).await;
             }
             let has_news =
                 || self.is_finished.load(Ordering::SeqCst) || !lock(&self.added).is_empty();
             let mut news = pin!(self.changed.until(has_news));
             poll_fn(|context| {
-                while let Poll::Ready(Some(())) = workers.poll_next_unpin(context) {}
+                let _ = workers.poll_all(context);
                 news.as_mut().poll(context)
             })
             .await;
         }
+    }
+}
+
+/// The loops of workers that one event loop polls.
+#[derive(Default)]
+struct Workers<'s> {
+    /// The only one, if there is one: a set of one would have it polled twice after each event,
+    /// and ask the system for more events in between.
+    alone: Option<BoxFuture<'s, ()>>,
+    together: FuturesUnordered<BoxFuture<'s, ()>>,
+}
+
+impl<'s> Workers<'s> {
+    fn add(&mut self, added: impl Iterator<Item = BoxFuture<'s, ()>>) {
+        for worker in added {
+            if self.alone.is_none() && self.together.is_empty() {
+                self.alone = Some(worker);
+            } else {
+                self.together.extend(self.alone.take());
+                self.together.push(worker);
+            }
+        }
+    }
+
+    /// Polls whoever was woken; ready once all have ended.
+    fn poll_all(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(worker) = &mut self.alone {
+            if worker.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+            self.alone = None;
+        }
+        while let Some(()) = ready!(self.together.poll_next_unpin(context)) {}
+        Poll::Ready(())
     }
 }

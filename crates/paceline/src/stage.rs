@@ -141,8 +141,11 @@ impl From<usize> for Workers {
 
 /// Returns how many cores this process may use: the affinity mask and a
 /// control group's quota count.
+///
+/// Found out once: it takes a dozen files and more to read.
 pub fn cores() -> usize {
-    thread::available_parallelism().map_or(1, usize::from)
+    static CORES: OnceLock<usize> = OnceLock::new();
+    *CORES.get_or_init(|| thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// What the builder is told of a stage.

@@ -171,25 +171,33 @@ fn block_until<F: Future>(future: F, end: Option<Instant>) -> Option<F::Output> 
     let bell = Bell::here();
     let waker = Waker::from(bell.clone());
     let mut context = Context::from_waker(&waker);
+    let mut was_long = false;
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
             return Some(output);
         }
         // The other side is often about to hand over: giving up the core a
         // few times is cheaper than a sleep and a wake.
-        for _ in 0..YIELDS {
+        for _ in 0..if was_long { 0 } else { YIELDS } {
             if bell.rung.load(Ordering::Relaxed) {
                 break;
             }
             thread::yield_now();
         }
-        let left = end.map(|end| end.saturating_duration_since(Instant::now()));
+        let begun = Instant::now();
+        let left = end.map(|end| end.saturating_duration_since(begun));
         if left == Some(Duration::ZERO) {
             return None;
         }
         bell.wait(left);
+        was_long = begun.elapsed() > LONG;
     }
 }
+
+/// A wait longer than this says that the other side is not about to hand over.
+// As in the queue. With yields at every wait the sink of short jobs had four a job in vain, and
+// each let a job's process go first.
+const LONG: Duration = Duration::from_micros(50);
 
 /// 4: more gained nothing on two cores with three stages (benches).
 const YIELDS: usize = 4;

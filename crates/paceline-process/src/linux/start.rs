@@ -73,6 +73,8 @@ struct Plan {
     streams: [RawFd; 3],
     group: libc::pid_t,
     descriptors: Option<libc::rlimit>,
+    /// Whether the kernel has seen to it that it has no handler of ours.
+    has_no_handlers: bool,
     step: Step,
     error: c_int,
 }
@@ -98,6 +100,7 @@ pub(crate) fn start(start: &Start<'_>) -> Result<(Pid, OwnedFd), NotStarted> {
             rlim_cur: number(limit.current),
             rlim_max: number(limit.maximum),
         }),
+        has_no_handlers: false,
         step: Step::Process,
         error: 0,
     };
@@ -133,32 +136,133 @@ pub(crate) fn start(start: &Start<'_>) -> Result<(Pid, OwnedFd), NotStarted> {
 fn clone(plan: &mut Plan) -> (libc::pid_t, RawFd, io::Error) {
     let mut stack: Stack = MaybeUninit::uninit();
     let mut pidfd: c_int = -1;
-    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD | libc::SIGCHLD;
     // SAFETY: The new process shares our memory, and this thread stands still until it has executed
     // its program or ended (CLONE_VFORK). So `plan`, `stack` and what `plan` points to live as long
     // as it uses them, and nobody else touches them: `plan` is borrowed mutably, `stack` is here.
-    // It runs `child` on `stack`, which is given by its upper end, aligned to 16 bytes, and never
-    // comes back from it into our frames. `child` keeps to what may be done there.
+    // It runs `child` on `stack` and never comes back from it into our frames. `child` keeps to
+    // what may be done there.
     // All signals are blocked in it until it has no handler of ours any more, since a handler would
     // run on our memory; here they are let through again, as they were.
-    // The kernel writes the pidfd to the first argument behind `plan`; the others are not used.
     unsafe {
         let mut all: libc::sigset_t = mem::zeroed();
         let mut before: libc::sigset_t = mem::zeroed();
         libc::sigfillset(&raw mut all);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const all, &raw mut before);
+        plan.has_no_handlers = true;
+        let made = clone3::make(plan, &mut stack, &mut pidfd);
+        let (pid, error) = made.unwrap_or_else(|| {
+            plan.has_no_handlers = false;
+            make(plan, &mut stack, &mut pidfd)
+        });
+        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
+        (pid, pidfd, error)
+    }
+}
+
+/// What the new process and we have of each other, and what it tells the world at its end.
+const FLAGS: c_int = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PIDFD;
+
+/// Makes the process by the call that every Linux has.
+///
+/// # Safety
+///
+/// As in [`clone`], which alone calls it.
+unsafe fn make(plan: &mut Plan, stack: &mut Stack, pidfd: &mut c_int) -> (libc::pid_t, io::Error) {
+    // SAFETY: as in `clone`. The stack is given by its upper end, aligned to 16 bytes. The kernel
+    // writes the pidfd to the first argument behind `plan`; the others are not used.
+    unsafe {
         let pid = libc::clone(
             child,
-            (&raw mut stack).add(1).cast::<c_void>(),
-            flags,
+            ptr::from_mut(stack).add(1).cast::<c_void>(),
+            FLAGS | libc::SIGCHLD,
             ptr::from_mut(plan).cast::<c_void>(),
-            &raw mut pidfd,
+            ptr::from_mut(pidfd),
             ptr::null_mut::<c_void>(),
             ptr::null_mut::<c_void>(),
         );
-        let error = io::Error::last_os_error();
-        libc::pthread_sigmask(libc::SIG_SETMASK, &raw const before, ptr::null_mut());
-        (pid, pidfd, error)
+        (pid, io::Error::last_os_error())
+    }
+}
+
+/// The call of newer kernels, which takes our handlers from the new process at once: to ask about
+/// each of the 64 signals is most of what it would do before it executes its program.
+#[cfg(target_arch = "x86_64")]
+mod clone3 {
+    use std::arch::asm;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// Since Linux 5.5; the libc crate's is no `u64`.
+    const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+
+    /// Whether the kernel, or whoever filters calls to it, has refused.
+    static IS_REFUSED: AtomicBool = AtomicBool::new(false);
+
+    /// Makes the process; `None` if it cannot be made in this way.
+    ///
+    /// # Safety
+    ///
+    /// As in [`clone`], which alone calls it.
+    pub(super) unsafe fn make(
+        plan: &mut Plan,
+        stack: &mut Stack,
+        pidfd: &mut c_int,
+    ) -> Option<(libc::pid_t, io::Error)> {
+        if IS_REFUSED.load(Ordering::Relaxed) {
+            return None;
+        }
+        // SAFETY: as in `clone`; the rest of it is integers, for which 0 means nothing.
+        let mut arguments: libc::clone_args = unsafe { mem::zeroed() };
+        arguments.flags = u64::from(FLAGS.unsigned_abs()) | CLONE_CLEAR_SIGHAND;
+        arguments.pidfd = ptr::from_mut(pidfd) as u64;
+        arguments.exit_signal = u64::from(libc::SIGCHLD.unsigned_abs());
+        arguments.stack = ptr::from_mut(stack) as u64;
+        arguments.stack_size = size_of::<Stack>() as u64;
+        let result: isize;
+        // SAFETY: as in `clone`. The kernel keeps all registers but rax, rcx and r11, in the new
+        // process too, which begins at the upper end of `stack`, aligned to 16 bytes as a call
+        // needs it, and from where `child` does not return.
+        unsafe {
+            asm!(
+                "syscall",
+                "test rax, rax",
+                "jnz 2f",
+                "xor ebp, ebp",
+                "mov rdi, r8",
+                "call r9",
+                "ud2",
+                "2:",
+                inlateout("rax") libc::SYS_clone3 as isize => result,
+                in("rdi") &raw const arguments,
+                in("rsi") size_of::<libc::clone_args>(),
+                in("r8") ptr::from_mut(plan),
+                in("r9") child as extern "C" fn(*mut c_void) -> c_int,
+                lateout("rcx") _,
+                lateout("r11") _,
+            );
+        }
+        let error = c_int::try_from(-result).unwrap_or(0);
+        if matches!(error, libc::ENOSYS | libc::EINVAL | libc::EPERM) {
+            IS_REFUSED.store(true, Ordering::Relaxed);
+            return None;
+        }
+        let pid = libc::pid_t::try_from(result).unwrap_or(-1);
+        Some((pid, io::Error::from_raw_os_error(error)))
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod clone3 {
+    use super::*;
+
+    /// Of other processors we have no way to test it on.
+    pub(super) unsafe fn make(
+        _: &mut Plan,
+        _: &mut Stack,
+        _: &mut c_int,
+    ) -> Option<(libc::pid_t, io::Error)> {
+        None
     }
 }
 
@@ -206,10 +310,42 @@ unsafe fn prepare(plan: &mut Plan) -> Option<()> {
             done(libc::chdir(plan.cwd))?;
         }
         plan.step = Step::Process;
-        forget_handlers();
+        if plan.has_no_handlers {
+            forget_pending();
+        } else {
+            forget_handlers();
+        }
         let mut none: libc::sigset_t = mem::zeroed();
         libc::sigemptyset(&raw mut none);
         done(-libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()))
+    }
+}
+
+/// Gives SIGPIPE, which Rust's runtime ignores, its default, and forgets what
+/// came for all of our group before we left it: that is our starter's to
+/// handle. A TSTP would stop this process before it executes anything, and our
+/// starter, who waits for that, too.
+///
+/// # Safety
+///
+/// As for [`child`].
+unsafe fn forget_pending() {
+    // SAFETY: as in `child`; the dispositions are no functions.
+    unsafe {
+        let mut action: libc::sigaction = mem::zeroed();
+        action.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(libc::SIGPIPE, &raw const action, ptr::null_mut());
+        let mut pending: libc::sigset_t = mem::zeroed();
+        libc::sigpending(&raw mut pending);
+        for signal in 1..=LAST_SIGNAL {
+            if libc::sigismember(&raw const pending, signal) != 1 {
+                continue;
+            }
+            let mut before: libc::sigaction = mem::zeroed();
+            action.sa_sigaction = libc::SIG_IGN;
+            libc::sigaction(signal, &raw const action, &raw mut before);
+            libc::sigaction(signal, &raw const before, ptr::null_mut());
+        }
     }
 }
 
@@ -235,8 +371,7 @@ unsafe fn forget_handlers() {
             }
             action = mem::zeroed();
             if is_handled {
-                // What came for all of our group before we left it is ours to handle. A TSTP would
-                // stop this process before it executes anything, and us, who wait for that, too.
+                // As for `forget_pending`.
                 action.sa_sigaction = libc::SIG_IGN;
                 libc::sigaction(signal, &raw const action, ptr::null_mut());
             }
