@@ -267,10 +267,31 @@ fn start_all(
     let streams = streams.map_err(|error| Error::io(error).about(&commands[0].argv))?;
     for (command, wiring) in commands.iter().zip(wirings) {
         let leader = processes.first().map(|leader: &Process| leader.pid);
-        processes.push(spawn::start(command, &wiring, leader, job)?);
+        let mut tries = 0;
+        let process = loop {
+            match spawn::start(command, &wiring, leader, job) {
+                Err(error)
+                    if leader.is_some() && error.is_shortage() && tries < LACKING_RETRIES =>
+                {
+                    tries += 1;
+                    linux::pause(LACKING_WAIT);
+                }
+                started => break started?,
+            }
+        };
+        processes.push(process);
     }
     Ok((ours, streams))
 }
+
+/// How often and after what wait the start of a later command of a chain is tried again.
+///
+/// There was a descriptor for it, since the pipe end that the one before it got is closed here;
+/// but another thread can have taken that. What the first command has begun must not be done
+/// twice, so that the chain as a whole cannot be started again. Not for longer: meanwhile no job
+/// can be swept up.
+const LACKING_RETRIES: u32 = 100;
+const LACKING_WAIT: Duration = Duration::from_millis(1);
 
 impl Ours {
     fn wire_all(&mut self, commands: &[Command]) -> Result<Vec<Wiring>, Error> {

@@ -28,6 +28,7 @@ fn main() {
         "exhaust" => exhaust(ErrorKind::NoDescriptors),
         "exhaust-processes" => exhaust(ErrorKind::NoProcesses),
         "begun" => begun(&report),
+        "robbed" => robbed(),
         "spill" => spill(),
         "small-pipes" => small_pipes(),
         gibibyte if gibibyte.starts_with("gibibyte-") => gibibyte::run(gibibyte),
@@ -210,6 +211,48 @@ fn begun(report: &str) -> Checked {
         }
     }
     ensure(lacked > 8 && started > 8, "there was always room, or never")
+}
+
+/// Another thread takes whatever descriptor is free and gives it back soon: a
+/// chain is started as a whole or not at all.
+fn robbed() -> Checked {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_over);
+    let robber = std::thread::spawn(move || {
+        while !seen.load(Ordering::Relaxed) {
+            if let Ok(file) = File::open("/dev/null") {
+                std::thread::park_timeout(Duration::from_millis(1));
+                drop(file);
+            }
+        }
+    });
+    let (mut lacked, mut started) = (0, 0);
+    let result = (0..300).try_for_each(|round| {
+        let mut taken: Vec<File> = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            taken.push(file);
+        }
+        // From just too few to just enough, with the one that the other thread has.
+        taken.truncate(taken.len() - (3 + round % 4));
+        let last = Command::new("cat").stdout(Stdout::Capture);
+        let spawned = Chain::new([Command::new("echo").arg("y"), last]).spawn();
+        drop(taken);
+        match spawned {
+            Ok(mut child) => {
+                started += 1;
+                let output = child.communicate(None)?.stdout().to_bytes()?;
+                ensure(output == b"y\n", "output differs")
+            }
+            Err(error) => {
+                lacked += 1;
+                ensure(error.is_shortage(), &format!("begun and not started: {error:?}"))
+            }
+        }
+    });
+    is_over.store(true, Ordering::Relaxed);
+    robber.join().map_err(|_| "the other thread panicked")?;
+    result?;
+    ensure(lacked > 0 && started > 0, &format!("{lacked} lacked, {started} started"))
 }
 
 /// Files may not grow here: what does not fit into memory is an error.

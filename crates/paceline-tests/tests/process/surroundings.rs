@@ -91,6 +91,12 @@ fn what_cannot_be_started_for_want_of_descriptors_has_not_run() {
     run(|world| world.runner_in("ulimit -n 40; exec", "begun"));
 }
 
+/// F13: the first has been at work, so that the chain cannot be started anew.
+#[test]
+fn a_chain_that_has_begun_waits_for_the_descriptor_that_another_thread_has_taken() {
+    run(|world| world.runner_in("ulimit -n 40; exec", "robbed"));
+}
+
 /// F16: root has no limit, so another user it must be, with 1,100 pipes.
 #[test]
 fn f16_small_pipes_are_no_deadlock() {
