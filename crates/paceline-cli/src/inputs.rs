@@ -18,7 +18,7 @@ use bytes::Bytes;
 use crate::{
     commands::drive::Input,
     message::{Problem, harmless},
-    source::{Interrupt, Item, Items, Location, Origin, open_file},
+    source::{Interrupt, Item, Items, Location, Origin, SourceError, open_file},
 };
 
 /// How the words after the command say sources.
@@ -172,7 +172,10 @@ pub(crate) fn open(
         }
     }
     let rows: Box<dyn Iterator<Item = Result<Vec<Item>, _>> + Send> = match slowest {
-        Some(items) => Box::new(wanted(items, skip_empty).map(|item| item.map(|item| vec![item]))),
+        Some(items) if skip_empty => {
+            Box::new(Wanted::of(items).map(|item| item.map(|item| vec![item])))
+        }
+        Some(items) => Box::new(items.map(|item| item.map(|item| vec![item]))),
         None => Box::new(groups.remove(0).into_iter().map(Ok)),
     };
     let groups: Arc<[_]> = groups.into();
@@ -191,25 +194,57 @@ fn single(items: Items, skip_empty: bool) -> Box<dyn Iterator<Item = Input> + Se
         (item, parts)
     }
     if skip_empty {
-        Box::new(wanted(items, true).map(|item| item.map(alone)))
+        Box::new(Wanted::of(items).map(|item| item.map(alone)))
     } else {
         Box::new(items.map(|item| item.map(alone)))
     }
 }
 
-fn wanted(
+/// The items that are not empty.
+///
+/// Once it has been asked for one it knows the next, if that is at hand, so
+/// that they can be gathered: none is promised that would have to be waited for.
+struct Wanted {
     items: Items,
-    skip_empty: bool,
-) -> impl Iterator<Item = Result<Item, crate::source::SourceError>> + Send {
-    items.filter(move |item| {
-        !skip_empty || item.as_ref().map_or(true, |item| !item.bytes.is_empty())
-    })
+    next: Option<Result<Item, SourceError>>,
+}
+
+impl Wanted {
+    fn of(items: Items) -> Self {
+        Self { items, next: None }
+    }
+}
+
+fn is_wanted(item: &Result<Item, SourceError>) -> bool {
+    item.as_ref().map_or(true, |item| !item.bytes.is_empty())
+}
+
+impl Iterator for Wanted {
+    type Item = Result<Item, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = self.next.take().or_else(|| self.items.find(is_wanted))?;
+        while self.items.size_hint().0 > 0 {
+            // None, though some are here, once the run is stopped.
+            let Some(next) = self.items.next() else { break };
+            if is_wanted(&next) {
+                self.next = Some(next);
+                break;
+            }
+        }
+        Some(item)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let known = usize::from(self.next.is_some());
+        (known, self.items.size_hint().1.and_then(|most| most.checked_add(known)))
+    }
 }
 
 fn read_all(items: Items, skip_empty: bool) -> Result<Vec<Item>, Problem> {
-    wanted(items, skip_empty)
-        .collect::<Result<_, _>>()
-        .map_err(|error| Problem::new(error.to_string()))
+    let items: Box<dyn Iterator<Item = _>> =
+        if skip_empty { Box::new(Wanted::of(items)) } else { Box::new(items) };
+    items.collect::<Result<_, _>>().map_err(|error| Problem::new(error.to_string()))
 }
 
 /// Every combination of a row with one of each group, the last varying fastest.
@@ -271,6 +306,8 @@ fn combine(items: &[&Item]) -> (Item, Vec<Bytes>) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     fn inputs(words: &[&str]) -> Vec<String> {
@@ -308,6 +345,26 @@ mod tests {
     fn a_source_without_values_gives_no_items() {
         assert!(inputs(&[":::"]).is_empty());
         assert!(inputs(&[":::", "a", ":::"]).is_empty());
+    }
+
+    /// R55: what is promised must not have to be waited for.
+    #[test]
+    fn items_that_are_not_empty_are_promised_as_far_as_they_are_at_hand() {
+        let interrupt = Interrupt::new().unwrap();
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let items = Items::lines(reader.into(), false, "a pipe", &interrupt);
+        let mut wanted = Wanted::of(items);
+        writer.write_all(b"\n\na\n\nb\nc\n\n\n").unwrap();
+        assert_eq!(wanted.size_hint(), (0, None));
+        for (given, promised) in [(b"a", 1), (b"b", 1), (b"c", 0)] {
+            assert_eq!(wanted.next().unwrap().unwrap().bytes, &given[..]);
+            assert_eq!(wanted.size_hint(), (promised, None));
+        }
+        writer.write_all(b"\nd").unwrap();
+        drop(writer);
+        assert_eq!(wanted.next().unwrap().unwrap().bytes, &b"d"[..]);
+        assert_eq!(wanted.size_hint(), (0, Some(0)));
+        assert!(wanted.next().is_none());
     }
 
     #[test]

@@ -88,11 +88,14 @@ fn a_run_that_is_stopped_again_and_again_while_it_starts_jobs_is_not_disturbed()
         repeated(|| {
             let world = World::new();
             let items: Vec<String> = (0..300).map(|item| item.to_string()).collect();
-            let mut arguments = vec!["each", "-j4", "sh", "-c", "echo $1", "sh", ":::"];
+            // The first job waits, lest all are done before this test has its turn.
+            world.fifo("gate");
+            let script = "test $1 != 0 || { touch up; read x < gate; }; echo $1";
+            let mut arguments = vec!["each", "-j4", "sh", "-c", script, "sh", ":::"];
             arguments.extend(items.iter().map(String::as_str));
             let mut run = world.paceline(arguments).start();
             let runner = pid(&run);
-            run.until("the start", || !jobs(&world, runner).is_empty());
+            run.until("the start", || world.has("up"));
             let mut stops = 0;
             while stops < 50 && run.child.try_wait().unwrap().is_none() {
                 run.signal(Signal::TSTP);
@@ -103,6 +106,9 @@ fn a_run_that_is_stopped_again_and_again_while_it_starts_jobs_is_not_disturbed()
                 }
                 stops += 1;
                 run.signal(Signal::CONT);
+                if stops == 1 {
+                    open(&world, "gate");
+                }
                 // So that it gets a bit further each time.
                 pause(MOMENT);
             }
