@@ -23,7 +23,7 @@ SLATE_SIZE = 256 * 1024
 # Answers wait no longer than this for others to be sent with.
 HELD_BACK = 0.0002
 # The clock is read after so many items while they take less than this together.
-LOOK_AFTER = 7
+LOOK_AFTER = 8
 QUICK = 0.00002
 CHUNK = 256 * 1024
 # How many items an `async def` has in hand at once.
@@ -279,9 +279,11 @@ def serve(function, channel):
         whole = channel.requests()
         if whole is None:
             return
-        looked, unlooked = clock(), 0
+        looked, look_at = clock(), 0
         latest = looked + HELD_BACK
-        end, is_open = channel.end, False
+        # Up to where an answer may be written here: nowhere if it is no text, or no batch of
+        # texts is open.
+        end, limit, given = channel.end, 0, None
         for number, kind, body in whole:
             call, ours = function, 1
             try:
@@ -293,7 +295,6 @@ def serve(function, channel):
             for item in items:
                 number += 1
                 marks[begun] = number
-                given = None
                 try:
                     result = call(item)
                     if type(result) is str and "\0" not in result:
@@ -302,30 +303,32 @@ def serve(function, channel):
                         except UnicodeEncodeError:
                             data = (result + "\0").encode("utf-8", "surrogateescape")
                     else:
+                        limit = 0
                         given, data = encode(result)
                 except BaseException as error:
+                    limit = 0
                     given, data = ERROR, told(error, ours)
-                result = None
-                begin, end = end, end + len(data)
-                if is_open and given is None and end <= size:
+                begin = end
+                end += len(data)
+                if end <= limit:
                     view[begin:end] = data
                 else:
                     channel.end = begin
                     channel.put(number - 1, given, data)
-                    end, is_open = channel.end, channel.kind == BYTES_BATCH
-                if unlooked:
-                    unlooked -= 1
+                    end, limit = channel.end, size if channel.kind == BYTES_BATCH else 0
+                    result = data = given = None
+                if number < look_at:
                     continue
                 now = clock()
                 # Reading the clock takes as long as a quick item.
-                unlooked = LOOK_AFTER if now - looked < QUICK else 0
+                look_at = number + LOOK_AFTER if now - looked < QUICK else 0
                 looked = now
                 if now >= latest:
                     channel.end = end
                     channel.flush()
-                    end, is_open = channel.end, False
+                    end, limit = channel.end, 0
                     latest = clock() + HELD_BACK
-        item = items = body = whole = data = None
+        item = items = body = whole = result = data = None
         channel.end = end
         channel.flush()
 
