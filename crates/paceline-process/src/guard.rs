@@ -41,8 +41,11 @@ const MAX_SLOTS: usize = 65_536;
 const SECOND_LOOKS: [Duration; 3] =
     [Duration::from_millis(20), Duration::from_millis(80), Duration::from_millis(200)];
 
-/// How many of the newest processes are looked at first in each pass.
-const NEWEST: usize = 16;
+/// How many of the newest processes are looked at in each look of a chase.
+const NEWEST: i32 = 4;
+
+/// After so many looks that found nobody a chase is over: less than a millisecond.
+const MISSES: u32 = 50;
 
 /// However many there are, and whatever the kernel holds on to.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -226,7 +229,7 @@ fn clean_up(run: &str, jobs: &[Entry]) {
     let deadline = Instant::now() + LIMIT;
     let mut second_looks = SECOND_LOOKS.iter();
     while Instant::now() < deadline {
-        if kill_all(run, &groups) > 0 {
+        if chase(run, deadline) + kill_all(run, &groups) > 0 {
             linux::pause(Duration::from_millis(1));
         } else if let Some(wait) = second_looks.next() {
             linux::pause(*wait);
@@ -236,24 +239,33 @@ fn clean_up(run: &str, jobs: &[Entry]) {
     }
 }
 
+/// Kills the newest processes as long as they are of `run`, and returns how many that were.
+///
+/// One that forks and ends for ever is gone by the time that all processes
+/// have been looked at. But the newest of its kind has not forked yet.
+fn chase(run: &str, deadline: Instant) -> usize {
+    let me = i32::try_from(process::id()).unwrap_or(0);
+    let (mut killed, mut misses) = (0, 0);
+    while misses < MISSES && Instant::now() < deadline {
+        let Some(newest) = proc::newest() else { break };
+        let met = (0..NEWEST)
+            .map(|back| newest - back)
+            .filter(|pid| *pid > 1 && *pid != me)
+            .filter_map(|pid| Some((pid, Stat::of(pid)?)))
+            .filter(|(pid, stat)| !stat.is_dead() && proc::mark(*pid, run).is_some())
+            .map(|(pid, stat)| proc::kill(pid, &stat))
+            .count();
+        killed += met;
+        misses = if met == 0 { misses + 1 } else { 0 };
+    }
+    killed
+}
+
 /// Kills once all that can be found, and returns how many that were.
 fn kill_all(run: &str, groups: &HashMap<i32, Entry>) -> usize {
     let me = i32::try_from(process::id()).unwrap_or(0);
     let user = proc::user(me);
-    let mut pids = proc::all();
-    // The newest first, and at once: one that forks and ends for ever is
-    // gone by the time that all have been looked at.
-    pids.sort_unstable_by(|one, other| other.cmp(one));
-    let mut hasty = 0;
-    for pid in pids.iter().take(NEWEST).copied().filter(|pid| *pid > 1 && *pid != me) {
-        if let Some(stat) = Stat::of(pid)
-            && proc::mark(pid, run).is_some()
-        {
-            proc::kill(pid, &stat);
-            hasty += 1;
-        }
-    }
-    let processes: HashMap<i32, Stat> = pids
+    let processes: HashMap<i32, Stat> = proc::all()
         .into_iter()
         .filter(|pid| *pid > 1 && *pid != me && proc::user(*pid) == user)
         .filter_map(|pid| Some((pid, Stat::of(pid)?)))
@@ -294,5 +306,5 @@ fn kill_all(run: &str, groups: &HashMap<i32, Entry>) -> usize {
     for pid in &found {
         proc::kill(*pid, &processes[pid]);
     }
-    hasty + found.len()
+    found.len()
 }

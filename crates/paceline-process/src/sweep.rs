@@ -66,22 +66,29 @@ impl Survivor {
 /// themselves and that nobody but this program can reap. Without
 /// [`init`](crate::init) it does nothing.
 pub fn sweep() {
-    let Some(program) = program::get() else { return };
+    let _ = end_strays();
+}
+
+/// Returns those that were met at the last look: none, unless they have won so far.
+fn end_strays() -> Vec<i32> {
+    let Some(program) = program::get() else { return Vec::new() };
     let mut unknown = program.unknown_children();
     registry::retain_unknown(&mut unknown);
     if unknown.is_empty() {
-        return;
+        return Vec::new();
     }
     // Once more, when every child that was started has been entered.
     let _alone = registry::alone();
+    let mut met = Vec::new();
     for _ in 0..MAX_LOOKS {
-        let mut unknown = program.unknown_children();
-        registry::retain_unknown(&mut unknown);
-        let met = unknown.into_iter().filter(|pid| end_if_stray(program, *pid)).count();
-        if met == 0 {
+        met = program.unknown_children();
+        registry::retain_unknown(&mut met);
+        met.retain(|pid| end_if_stray(program, *pid));
+        if met.is_empty() {
             break;
         }
     }
+    met
 }
 
 /// Kills descendants of a job that is over, wherever they are.
@@ -102,8 +109,9 @@ pub(crate) fn end_descendants(descendants: &[(i32, Stat)]) {
 pub fn settle(limit: Duration) -> Vec<Survivor> {
     let deadline = Instant::now().checked_add(limit);
     loop {
-        sweep();
-        let dying = registry::dying();
+        let met = end_strays();
+        let mut dying = registry::dying();
+        dying.extend(met);
         if dying.is_empty() {
             return Vec::new();
         }
