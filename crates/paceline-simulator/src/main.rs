@@ -18,7 +18,7 @@ const USAGE: &str = "\
 Usage: paceline-simulator [--all-policies] [--surface] [--only TEXT] SET...
 
 Sets: named, the seed of random pipelines (1000 and 5000 are for tuning), or
-hold-out: those of the seed that nothing was tuned on.
+hold-out and hold-out-2: those of seeds that nothing was tuned on.
 
   --all-policies  the other ways to find numbers of workers too
   --surface       print all that the search has measured, as CSV
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
             "--only" => only = arguments.next(),
             "named" => sets.push(("named".to_owned(), scenarios::named())),
             "hold-out" => sets.push((argument, scenarios::random(scenarios::HOLD_OUT))),
+            "hold-out-2" => sets.push((argument, scenarios::random(scenarios::HOLD_OUT_2))),
             seed => match seed.parse() {
                 Ok(seed) => sets.push((argument, scenarios::random(seed))),
                 Err(_) => {
