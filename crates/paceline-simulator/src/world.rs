@@ -80,8 +80,8 @@ pub struct Plan {
 enum Event {
     /// A wait of stage `.0` ends; CPU time `.1` follows.
     Waited(usize, f64),
-    /// A refused item may come back to stage `.0`.
-    Back(usize),
+    /// A refused item may be tried again by stage `.0`; true if a worker waits with it.
+    Back(usize, bool),
     /// The change of this number.
     Change(usize),
 }
@@ -129,6 +129,10 @@ struct Stage {
     computing: usize,
     /// Workers that hold this many items for which there is no room.
     blocked: VecDeque<u32>,
+    /// Refused items that wait for another attempt, each in a place of the queue.
+    held: usize,
+    /// Workers that wait with theirs, since there was no such place.
+    resting: usize,
     at_server: usize,
     /// How many are served there; the others stand in line.
     served: usize,
@@ -241,9 +245,7 @@ impl World {
     }
 
     fn inside(&self) -> usize {
-        let held = |stage: &Stage| stage.waiting + stage.in_service + stage.blocked.len();
-        let back = self.events.iter().filter(|event| matches!(event.what, Event::Back(_))).count();
-        self.stages.iter().map(held).sum::<usize>() + back
+        self.stages.iter().map(|stage| stage.waiting + stage.at_work() + stage.held).sum()
     }
 
     fn pass(&mut self, time: f64, share: f64) {
@@ -255,7 +257,8 @@ impl World {
             stage.cpu += computing * share * time;
             stage.queued += computing * (1.0 - share) * time;
             stage.full += full * time;
-            stage.starved += (stage.workers as f64 - serving - full).max(0.0) * time;
+            let idle = stage.workers as f64 - stage.at_work() as f64;
+            stage.starved += idle.max(0.0) * time;
             stage.worker_time += stage.workers as f64 * time;
         }
     }
@@ -271,7 +274,7 @@ impl World {
             let is_source = place == 0;
             let left = self.left;
             let stage = &mut self.stages[place];
-            if stage.in_service + stage.blocked.len() >= stage.workers {
+            if stage.at_work() >= stage.workers {
                 return;
             }
             if is_source {
@@ -312,7 +315,7 @@ impl World {
     /// Lets a blocked worker before `place` hand over into the room that is there.
     fn let_in(&mut self, place: usize) {
         let mut freed = false;
-        while self.stages[place].waiting < self.stages[place].plan.queue {
+        while self.stages[place].has_room() {
             let before = &mut self.stages[place - 1];
             let Some(held) = before.blocked.front_mut() else { break };
             *held -= 1;
@@ -367,8 +370,15 @@ impl World {
                 stage.pushback += 1;
                 stage.in_service -= 1;
                 stage.entered -= 1;
+                // As many wait without a worker as the queue may hold.
+                let rests = stage.held >= stage.plan.queue;
+                if rests {
+                    stage.resting += 1;
+                } else {
+                    stage.held += 1;
+                }
                 let back = now + 0.1 * (0.5 + self.random.part());
-                self.at(back, Event::Back(place));
+                self.at(back, Event::Back(place, rests));
                 self.start(place);
                 return;
             }
@@ -409,8 +419,11 @@ impl World {
                     self.done(place);
                 }
             }
-            Event::Back(place) => {
-                self.stages[place].waiting += 1;
+            Event::Back(place, rests) => {
+                let stage = &mut self.stages[place];
+                let waits = if rests { &mut stage.resting } else { &mut stage.held };
+                *waits -= 1;
+                stage.waiting += 1;
                 self.start(place);
             }
             Event::Change(number) => match self.plan.changes[number].1 {
@@ -434,7 +447,7 @@ impl World {
         let mut out = gain as u32 + u32::from(extra);
         if place + 1 < self.stages.len() {
             let next = &mut self.stages[place + 1];
-            while out > 0 && next.waiting < next.plan.queue {
+            while out > 0 && next.has_room() {
                 next.waiting += 1;
                 out -= 1;
             }
@@ -468,8 +481,7 @@ impl World {
         Snapshot {
             at: time(self.now),
             stages: self.stages.iter().map(counts).collect(),
-            cpu: None,
-            memory: None,
+            ..Snapshot::default()
         }
     }
 
@@ -502,6 +514,15 @@ impl World {
 }
 
 impl Stage {
+    /// Workers that have something in hand.
+    fn at_work(&self) -> usize {
+        self.in_service + self.blocked.len() + self.resting
+    }
+
+    fn has_room(&self) -> bool {
+        self.waiting + self.held < self.plan.queue
+    }
+
     fn new(plan: StagePlan) -> Self {
         Self {
             workers: plan.bounds.seed,
@@ -510,6 +531,8 @@ impl Stage {
             in_service: 0,
             computing: 0,
             blocked: VecDeque::new(),
+            held: 0,
+            resting: 0,
             at_server: 0,
             served: 0,
             line: VecDeque::new(),

@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -14,9 +15,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    thread::sched_getaffinity,
+    time::{ClockId, clock_gettime},
+};
 
-use crate::pace::Memory;
+use crate::{pace::Memory, stage};
 
 /// How deep descendants of a child are looked for.
 const DEEPEST: u32 = 3;
@@ -89,6 +93,40 @@ fn add_ticks(pid: u32, deeper: u32, ticks: &mut u64) {
     }
 }
 
+/// How many cores this process may use: those of its affinity mask, and no more than the quota
+/// of its control group and of those above it, which need not be a whole number.
+pub(crate) fn cores() -> f64 {
+    let whole = stage::cores() as f64;
+    // The standard library rounds a quota down.
+    let Ok(mask) = sched_getaffinity(None) else { return whole };
+    group_path()
+        .and_then(|path| quota(&path))
+        .map_or(whole, |quota| f64::from(mask.count()).min(quota).max(0.01))
+}
+
+/// The least quota of this control group and those above it, in cores.
+fn quota(path: &str) -> Option<f64> {
+    let group = Path::new(path.trim_start_matches('/'));
+    let quotas = group.ancestors().filter_map(|group| {
+        let file = Path::new("/sys/fs/cgroup").join(group).join("cpu.max");
+        parse_quota(&fs::read_to_string(file).ok()?)
+    });
+    quotas.min_by(f64::total_cmp)
+}
+
+/// Reads `50000 100000`; `max 100000` is none.
+fn parse_quota(text: &str) -> Option<f64> {
+    let (quota, period) = text.trim().split_once(' ')?;
+    let (quota, period): (f64, f64) = (quota.parse().ok()?, period.parse().ok()?);
+    (quota > 0.0 && period > 0.0).then(|| quota / period)
+}
+
+/// The path of this process's control group.
+fn group_path() -> Option<String> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    groups.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+}
+
 /// What memory is used of what may be: nine tenths of the machine's, or of
 /// the control group's if that has less.
 pub(crate) fn memory() -> Option<Memory> {
@@ -107,8 +145,7 @@ pub(crate) fn memory() -> Option<Memory> {
 
 /// The same for the control group, if it has a limit.
 fn group_memory() -> Option<Memory> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let path = group_path()?;
     let number = |file: &str| -> Option<u64> {
         fs::read_to_string(format!("/sys/fs/cgroup{path}/{file}")).ok()?.trim().parse().ok()
     };
@@ -148,6 +185,17 @@ mod tests {
         burn(Duration::from_millis(60));
         let (seen, known) = (child_cpu(std::process::id()), process_cpu());
         assert!(seen >= Duration::from_millis(30), "{seen:?} of {known:?}");
+    }
+
+    #[test]
+    fn a_quota_may_be_a_part_of_a_core_and_none_is_none() {
+        assert_eq!(parse_quota("50000 100000\n"), Some(0.5));
+        assert_eq!(parse_quota("150000 100000"), Some(1.5));
+        assert_eq!(parse_quota("max 100000\n"), None);
+        assert_eq!(parse_quota("0 100000"), None);
+        assert_eq!(parse_quota("nonsense"), None);
+        let cores = cores();
+        assert!(cores > 0.0 && cores < stage::cores() as f64 + 1.0, "{cores}");
     }
 
     #[test]

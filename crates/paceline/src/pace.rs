@@ -26,7 +26,7 @@
 //!     let source = Counts { workers: 1, entered: done as u64, done: done as u64,
 //!         cpu: Some(Duration::ZERO), ..Counts::default() };
 //!     let stages = vec![source, served];
-//!     for decision in controller.look(&Snapshot { at, stages, cpu: None, memory: None }).decisions {
+//!     for decision in controller.look(&Snapshot { at, stages, ..Snapshot::default() }).decisions {
 //!         workers = decision.to as u32;
 //!     }
 //!     done += 5.0 * f64::from(workers);
@@ -38,6 +38,7 @@ mod control;
 mod decision;
 mod measure;
 mod outside;
+mod refusals;
 mod solve;
 mod verify;
 

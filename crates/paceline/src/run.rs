@@ -30,6 +30,7 @@ use crate::{
     error::Error,
     host::Hosts,
     journal::Journal,
+    meter,
     monitor::Monitor,
     node::Node,
     stage::cores,
@@ -154,6 +155,8 @@ pub(crate) struct Core {
     pub(crate) is_measured: bool,
     /// How many cores may be used.
     pub(crate) cores: f64,
+    /// How many it was told to use at most.
+    pub(crate) cpu_budget: Option<f64>,
     /// When the source and the sink were at work.
     pub(crate) source: StageCounters,
     pub(crate) sink: StageCounters,
@@ -186,7 +189,8 @@ impl Core {
             least_window: None,
             window: AtomicU64::new(u64::MAX),
             is_measured: false,
-            cores: cores() as f64,
+            cores: meter::cores(),
+            cpu_budget: None,
             source: StageCounters::default(),
             sink: StageCounters::default(),
             paced: Mutex::default(),

@@ -3,8 +3,12 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
+    time::Duration,
 };
 
 use crate::support::World;
@@ -143,4 +147,40 @@ fn a_server_that_does_not_answer_meets_the_timeout() {
     let ended = world.run([format!("http://{address}/x")]).arg("--json").end().exits(1);
     assert_eq!(ended.json()[0]["error"]["kind"], "timeout");
     assert!(world.list("made").is_empty());
+}
+
+/// Answers 20 ms after it was asked, but refuses what is asked beside two others.
+#[expect(clippy::disallowed_methods, reason = "a server that takes its time")]
+fn two_at_once(_: &str, _: usize) -> Vec<u8> {
+    static INSIDE: AtomicUsize = AtomicUsize::new(0);
+    let is_full = INSIDE.fetch_add(1, Ordering::SeqCst) >= 2;
+    thread::sleep(Duration::from_millis(if is_full { 2 } else { 20 }));
+    INSIDE.fetch_sub(1, Ordering::SeqCst);
+    let status = if is_full { "429 Too Many Requests" } else { "200 OK" };
+    format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into()
+}
+
+#[test]
+fn the_pace_of_a_fetch_heeds_a_server_that_refuses() {
+    let (address, _) = serve(two_at_once);
+    let world = World::with(&format!(
+        "[[stage]]\nname = \"get\"\nfetch = \"http://{address}/{{}}\"\nto = \"made/{{}}\"\n\
+         retry = {{ times = 1000, backoff = \"1ms\", max = \"20ms\" }}"
+    ));
+    let items = (0..200).map(|item| item.to_string());
+    world.run(items).arg("--pace-log").arg("pace.jsonl").end().exits(0).counts(200, 200, 0, 0);
+    let log: Vec<serde_json::Value> =
+        world.read("pace.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let get = |survey: &serde_json::Value| survey["stages"][1]["pushback"].as_f64();
+    assert!(log.iter().filter_map(get).any(|share| share > 0.02), "refusals are seen");
+    let is_cut = |decision: &serde_json::Value| {
+        decision["to"].as_u64() < decision["from"].as_u64()
+            && decision["why"].as_str().unwrap().contains("refused")
+    };
+    let mut decisions = log.iter().flat_map(|survey| survey["decisions"].as_array().unwrap());
+    assert!(decisions.any(is_cut), "{}", world.read("pace.jsonl"));
+    // It is a client of two slots: by the end no more than a few ask.
+    let last =
+        log.iter().rev().filter_map(|survey| survey["stages"][1]["workers"].as_u64()).take(5);
+    assert!(last.min().unwrap() <= 3, "{}", world.read("pace.jsonl"));
 }

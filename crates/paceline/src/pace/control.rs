@@ -15,9 +15,13 @@ use super::{
     verify::Rates,
 };
 
+mod cores;
 mod decide;
 mod stage;
+#[cfg(test)]
+mod tests;
 
+use cores::Cores;
 use decide::View;
 use stage::{Experiment, Stage, Sums};
 
@@ -34,6 +38,13 @@ const TINY: f64 = 2e-6;
 const RAISE_AGAIN: Duration = Duration::from_secs(5);
 /// How long it must look as if fewer would do.
 const SHRINK_AFTER: Duration = Duration::from_millis(700);
+/// A clock that says so is broken, and times added to it would not fit.
+const LATEST: Duration = Duration::from_secs(1 << 40);
+/// Nobody has more, whatever somebody says.
+const MOST_WORKERS: usize = 1 << 24;
+/// How often less slack is tried, at first and at last.
+const TRIM_EVERY: Duration = Duration::from_secs(4);
+const TRIM_AT_MOST: Duration = Duration::from_secs(60);
 const SATURATED: f64 = 0.96;
 const CORES_SATURATED: f64 = 0.97;
 
@@ -42,7 +53,7 @@ const CORES_SATURATED: f64 = 0.97;
 /// See [the module](crate::pace) for an example.
 #[derive(Clone, Debug)]
 pub struct Controller {
-    cores: f64,
+    cores: Cores,
     stages: Vec<Stage>,
     slack: f64,
     began: Option<Duration>,
@@ -56,6 +67,8 @@ pub struct Controller {
     experiment: Option<Experiment>,
     trim_at: Duration,
     trim_every: Duration,
+    /// Whether the last change of the slack was a trim that seemed to cost nothing.
+    is_trimmed: bool,
     steady_since: Duration,
     /// How much of the bound was used since the last change: the sum over time, and the time.
     use_since: (f64, f64),
@@ -76,7 +89,7 @@ impl Controller {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
-            cores: settings.cores,
+            cores: Cores::new(settings.cores),
             stages: settings.stages.into_iter().map(Stage::new).collect(),
             slack: SLACK,
             began: None,
@@ -86,8 +99,9 @@ impl Controller {
             rates: Rates::default(),
             blackout: None,
             experiment: None,
-            trim_at: Duration::from_secs(4),
-            trim_every: Duration::from_secs(4),
+            trim_at: TRIM_EVERY,
+            trim_every: TRIM_EVERY,
+            is_trimmed: false,
             steady_since: Duration::ZERO,
             use_since: (0.0, 0.0),
             is_used: true,
@@ -102,7 +116,7 @@ impl Controller {
     /// Takes in what a run has counted, and decides. The numbers of workers
     /// that it decides on are taken to be in effect at once.
     pub fn look(&mut self, now: &Snapshot) -> Look {
-        if now.stages.len() != self.stages.len() || now.stages.is_empty() {
+        if now.stages.len() != self.stages.len() || now.stages.is_empty() || now.at > LATEST {
             return Look { decisions: Vec::new(), next: TICK, survey: None };
         }
         let Some(began) = self.began else {
@@ -135,8 +149,8 @@ impl Controller {
     fn heed_others(&mut self, now: &Snapshot) {
         for (stage, counts) in self.stages.iter_mut().zip(&now.stages) {
             if counts.workers != stage.workers && counts.workers > 0 {
-                stage.workers = counts.workers;
-                stage.bounds = Bounds::fixed(counts.workers);
+                stage.workers = counts.workers.min(MOST_WORKERS);
+                stage.bounds = Bounds::fixed(stage.workers);
                 self.experiment = None;
                 self.blackout = Some(now.at + TICK_AT_FIRST);
             }
@@ -213,7 +227,7 @@ impl Controller {
             (false, false) => (3, 2.0),
             (false, true) => (8, 2.0),
         };
-        if self.ticks < ticks {
+        if self.ticks < ticks || seconds <= 0.0 {
             return false;
         }
         let is_enough = |(stage, seen): (&Stage, &Option<Estimate>)| {
@@ -232,7 +246,11 @@ impl Controller {
         age: Duration,
     ) -> Survey {
         let used = self.cores_used(now, seconds);
-        let cores = self.cores;
+        if let Some(told) = now.cores {
+            self.cores.tell(told);
+        }
+        self.cores.note(now.at, used, self.without_core(now, seconds));
+        let cores = self.cores.count();
         let is_loaded = used > 0.9 * cores;
         self.learn(now, &estimates, seconds, is_loaded);
         let visits = self.visits();
@@ -294,6 +312,15 @@ impl Controller {
         stages.max(all).max(0.0) / seconds
     }
 
+    /// How many workers had no core though their work was ready, on average.
+    fn without_core(&self, now: &Snapshot, seconds: f64) -> f64 {
+        let sum = |snapshot: &Snapshot| -> f64 {
+            let queued = |counts: &Counts| counts.waiting_for_core.unwrap_or_default();
+            snapshot.stages.iter().map(|counts| queued(counts).as_secs_f64()).sum()
+        };
+        (sum(now) - sum(&self.open)).max(0.0) / seconds
+    }
+
     /// Updates what is known of each stage.
     fn learn(
         &mut self,
@@ -321,12 +348,14 @@ impl Controller {
                 *quiet = quiet.min(seen.wait());
             }
             let is_known = now.stages[place].waiting_for_core.is_some() || !is_loaded;
-            if stage.has_changed(now.at, seen) && is_known {
+            if let Some(part) = stage.has_changed(now.at, seen)
+                && is_known
+            {
                 stage.past = Sums::default();
                 stage.past.add(seen, 0.0);
-                stage.outside.forget(now.at);
+                stage.outside.changed(now.at, part);
                 stage.worse = None;
-                self.trim_every = Duration::from_secs(4);
+                self.trim_every = TRIM_EVERY;
             }
             // A stage that is not at work all the time says nothing of what it waits for: it is
             // others that set its rate.
@@ -373,10 +402,11 @@ impl Controller {
                 }
             }
             let tiny = seen.as_ref().is_some_and(|seen| seen.service < TINY && seen.done > 100.0);
-            if tiny || room == Some(0) || stage.outside.is_doubtful() {
+            limit = stage.outside.growth(now.at, stage.workers, limit);
+            if tiny || room == Some(0) {
                 limit = limit.min(stage.workers);
             } else if let Some(room) = room {
-                limit = limit.min(stage.workers + room);
+                limit = limit.min(stage.workers.saturating_add(room));
             }
             stage.outside.limit(limit).max(1)
         })
@@ -411,6 +441,8 @@ impl Controller {
         let service = match quiet.filter(|_| hides_queue) {
             // A busy machine would look like a slow server.
             Some(quiet) => seen.cpu + seen.wait().min(quiet),
+            // Others have the cores: fewer of ours would not wait less for one.
+            None if self.cores.are_shared() => seen.service + seen.queued,
             None => seen.service,
         };
         Demand { visits, cpu: seen.cpu, service, spread: seen.spread, limit }

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub cpu: Option<Duration>,
     /// What memory is used of what may be.
     pub memory: Option<Memory>,
+    /// How many cores there are for the run now, if that is looked at.
+    pub cores: Option<f64>,
 }
 
 /// Memory in bytes.
@@ -97,7 +99,8 @@ pub struct Estimate {
     pub spread: f64,
     /// The part of the workers' time that they waited for items.
     pub starved: f64,
-    /// The part of the workers' time that they waited for room.
+    /// The part of the workers' time that they waited for room, or with an item for its next
+    /// attempt.
     pub blocked: f64,
     /// The part of the attempts that were told to come back later.
     pub pushback: f64,
@@ -128,6 +131,12 @@ impl Estimate {
         let blocked = after.blocked.saturating_sub(before.blocked).as_secs_f64();
         let tries = after.tries.saturating_sub(before.tries) as f64;
         let pushback = after.pushback.saturating_sub(before.pushback) as f64;
+        // A worker may wait with its item for the next attempt, which nobody counts: what is
+        // left of its time, where attempts are made again.
+        let again = |counts: &Counts| counts.tries.saturating_sub(counts.entered);
+        let known = busy + starved + blocked;
+        let rests = if again(after) > again(before) { (workers - known).max(0.0) } else { 0.0 };
+        let blocked = blocked + rests;
         let squares = (after.squares - before.squares).max(0.0);
         let mean = busy / items;
         Some(Self {

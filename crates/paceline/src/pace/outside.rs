@@ -7,7 +7,10 @@
 
 use std::time::Duration;
 
-use super::measure::Estimate;
+use super::{
+    measure::Estimate,
+    refusals::{Answer, Refusals},
+};
 
 /// Numbers in service this near to each other count as one.
 const SAME: f64 = 0.15;
@@ -31,12 +34,36 @@ const LONGEST_LIFE: Duration = Duration::from_secs(60);
 /// How long a cap is lifted for a look whether there is room again.
 const TRIAL: Duration = Duration::from_secs(2);
 
-/// After so many cuts that did not make refusals rarer, they are not heeded for a while.
-const VAIN_CUTS: u32 = 3;
-
-/// How often, at first and at last, workers are taken away to see whether that costs anything.
+/// How often, at first and at last, workers are taken away to see whether that costs anything;
+/// three times as long after each time that it did.
 const PROBE_AFTER: Duration = Duration::from_secs(3);
-const PROBE_AT_MOST: Duration = Duration::from_secs(30);
+const PROBE_AT_MOST: Duration = Duration::from_secs(60);
+
+/// After a probe that surely cost something, the next one is no sooner.
+const PROBE_AGAIN: Duration = Duration::from_secs(20);
+
+/// Workers are worth keeping if the rate falls by more than with this elasticity without them:
+/// by 3.5 % for a quarter of them.
+const WORTH: f64 = 0.125;
+
+/// The workers that a probe leaves: fewer at once where the last one showed that they were of no
+/// use.
+const PROBE_TO: f64 = 0.75;
+const PROBE_ON_TO: f64 = 0.6;
+
+/// How long it is waited for that probe.
+const SUSPECTED: Duration = Duration::from_secs(4);
+
+/// What a probe says of the workers that it left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// They were of no use.
+    Full,
+    /// They surely were of use.
+    Needed,
+    /// They seem to have been.
+    Unclear,
+}
 
 /// The rate at about one number in service.
 #[derive(Clone, Copy, Debug)]
@@ -69,12 +96,12 @@ pub(super) struct Outside {
     life: Duration,
     probe_at: Duration,
     probe_every: Duration,
-    /// When it was cut since it was refused, and what part of the attempts had been.
-    cut: Option<(Duration, f64)>,
-    /// How often in a row a cut has not made refusals rarer.
-    vain_cuts: u32,
-    /// Until when refusals are not heeded: fewer workers do not make them rarer.
-    deaf_until: Duration,
+    refusals: Refusals,
+    /// The part of its workers that the next probe leaves.
+    probe_to: f64,
+    /// What was full has become slower: it has lost room, or it is slow by itself. A probe tells,
+    /// until then there is no growth.
+    suspected_until: Duration,
     /// Surveys in a row whose rate is not what it was at this number in service.
     strange: u32,
 }
@@ -87,9 +114,9 @@ impl Default for Outside {
             life: LIFE,
             probe_at: PROBE_AFTER,
             probe_every: PROBE_AFTER,
-            cut: None,
-            vain_cuts: 0,
-            deaf_until: Duration::ZERO,
+            refusals: Refusals::default(),
+            probe_to: PROBE_TO,
+            suspected_until: Duration::ZERO,
             strange: 0,
         }
     }
@@ -110,7 +137,8 @@ impl Outside {
                 let differs = (seen.rate() / cell.rate()).ln().abs() > 0.3;
                 self.strange = if enough && differs { self.strange + 1 } else { 0 };
                 if self.strange >= 2 {
-                    self.forget(at);
+                    let now = seen.rate() / cell.rate();
+                    self.changed(at, now);
                     self.cells.push(seen);
                     return;
                 }
@@ -124,14 +152,27 @@ impl Outside {
         }
     }
 
+    /// What is outside has changed: it does this part of what it did.
+    pub(super) fn changed(&mut self, at: Duration, now: f64) {
+        let was_full = self.cap.is_some();
+        self.forget(at);
+        if was_full && now < 1.0 {
+            self.probe_to = (1.1 * now).clamp(0.4, PROBE_TO);
+            self.suspected_until = at + SUSPECTED;
+        }
+    }
+
     /// Forgets all: what is outside has changed.
     pub(super) fn forget(&mut self, at: Duration) {
         self.cells.clear();
         self.cap = None;
         self.life = LIFE;
         self.strange = 0;
+        self.refusals.forget();
         self.probe_every = PROBE_AFTER;
+        self.probe_to = PROBE_TO;
         self.probe_at = at;
+        self.suspected_until = at;
     }
 
     /// Returns the most workers that are of use, and `wanted` or fewer.
@@ -153,6 +194,7 @@ impl Outside {
     pub(super) fn judge(&mut self, at: Duration, spread: f64) -> bool {
         match self.cap {
             Some(cap) if cap.trial.is_none() && at >= cap.until => {
+                self.refusals.hold(at, cap.most.round() as usize);
                 self.cap = Some(Cap { trial: Some(at + TRIAL), ..cap });
                 // Only what is seen from now on tells whether there is room now.
                 self.cells.retain(|cell| cell.in_service <= cap.most * (1.0 + SAME));
@@ -164,9 +206,16 @@ impl Outside {
                 {
                     self.cap = None;
                     self.life = LIFE;
+                    self.refusals.forget();
                 } else {
                     self.cells.retain(|cell| cell.in_service <= most * (1.0 + SAME));
                     self.cap_at(at, most);
+                }
+                false
+            }
+            Some(Cap { trial: None, most, until }) => {
+                if let Some(more) = self.refusals.step_up(at, most.round() as usize) {
+                    self.cap = Some(Cap { most: more as f64, until, trial: None });
                 }
                 false
             }
@@ -187,54 +236,87 @@ impl Outside {
         self.life = (self.life * 2).min(LONGEST_LIFE);
     }
 
-    /// Whether the last growth gained so little that the next has to wait for more evidence.
-    pub(super) fn is_doubtful(&self) -> bool {
-        self.elasticity(5.0).is_some_and(|(gain, _)| gain < GAINS)
+    /// The most workers that further growth may lead to: where the last growth gained little, the
+    /// next waits for more evidence, and where that is there it goes on in small steps.
+    pub(super) fn growth(&self, at: Duration, workers: usize, wanted: usize) -> usize {
+        if at < self.suspected_until {
+            return wanted.min(workers);
+        }
+        match self.elasticity(5.0) {
+            Some((gain, _)) if gain >= GAINS => wanted,
+            Some((gain, error)) if gain - error >= FLAT => wanted.min(workers + workers / 3 + 1),
+            Some(_) => wanted.min(workers),
+            None => wanted,
+        }
     }
 
-    /// Cuts what the outside has refused, once for all refusals of one moment,
-    /// to what it had taken: `in_service` of `workers`.
+    /// Heeds that some attempts were refused; true if fewer may ask from now on.
     pub(super) fn pushed_back(&mut self, at: Duration, workers: usize, seen: &Estimate) -> bool {
-        let Estimate { in_service, pushback, .. } = *seen;
-        if at < self.deaf_until {
-            return false;
-        }
-        if let Some((cut, before)) = self.cut {
-            if at.saturating_sub(cut) < Duration::from_millis(500) {
-                return false;
+        match self.refusals.heed(at, workers, seen.in_service, seen.pushback) {
+            Answer::Nothing => false,
+            Answer::GiveUp => {
+                let refusals = std::mem::take(&mut self.refusals);
+                self.forget(at);
+                self.refusals = refusals;
+                false
             }
-            let is_vain = at.saturating_sub(cut) < LIFE * 3 / 4 && pushback > 0.7 * before;
-            self.vain_cuts = if is_vain { self.vain_cuts + 1 } else { 0 };
+            Answer::Cut(left) => {
+                self.cells.clear();
+                // The cuts of one row are one finding: only its first makes the cap live longer.
+                let held = self.cap.filter(|cap| cap.trial.is_none() && cap.until > at);
+                match held {
+                    Some(cap) => self.cap = Some(Cap { most: left as f64, ..cap }),
+                    None => {
+                        // Who says so is believed longer than what is only inferred.
+                        self.life = self.life.max(2 * LIFE);
+                        self.cap_at(at, left as f64);
+                    }
+                }
+                left < workers
+            }
         }
-        if self.vain_cuts >= VAIN_CUTS {
-            // It refuses some however few ask: that is how it is, and no reason to starve.
-            self.forget(at);
-            (self.vain_cuts, self.cut) = (0, None);
-            self.deaf_until = at + LONGEST_LIFE;
-            return false;
-        }
-        self.cut = Some((at, pushback));
-        self.cells.clear();
-        let workers = workers as f64;
-        self.cap_at(at, (0.9 * in_service).clamp(0.5 * workers, 0.9 * workers).max(1.0));
-        true
     }
 
     /// Whether it is time to take some workers away and see what that costs.
     pub(super) fn wants_probe(&self, at: Duration) -> bool {
-        self.cap.is_none_or(|cap| cap.trial.is_none()) && at >= self.probe_at
+        // What refuses tells by itself.
+        let is_held = self.cap.is_some_and(|cap| cap.trial.is_some()) || self.refusals.are_heeded();
+        !is_held && at >= self.probe_at
     }
 
-    /// Notes what the probe said: whether as much was done with fewer workers.
-    pub(super) fn probed(&mut self, at: Duration, is_full: bool, in_service: f64) {
+    /// How many of these workers a probe leaves.
+    pub(super) fn probe_to(&self, workers: usize) -> usize {
+        ((workers as f64 * self.probe_to) as usize).max(1)
+    }
+
+    /// What a probe says that left the part `left` of the workers, and `kept` of the rate over
+    /// `done` items; `None` if that takes more items.
+    pub(super) fn verdict(left: f64, kept: f64, done: f64, is_over: bool) -> Option<Verdict> {
+        let limit = left.powf(WORTH);
+        let doubt = 1.2 / done.max(1.0).sqrt();
+        let is_sure = done >= 100.0 && (kept - limit).abs() > doubt;
+        match kept > limit {
+            _ if !is_sure && !is_over => None,
+            true => Some(Verdict::Full),
+            false if is_sure => Some(Verdict::Needed),
+            false => Some(Verdict::Unclear),
+        }
+    }
+
+    /// Notes what the probe said, with so many in service.
+    pub(super) fn probed(&mut self, at: Duration, verdict: Verdict, in_service: f64) {
+        let is_full = verdict == Verdict::Full;
+        self.suspected_until = at;
+        self.probe_to = if is_full { PROBE_ON_TO } else { PROBE_TO };
         if is_full {
             self.cells.retain(|cell| cell.in_service <= in_service * (1.0 + SAME));
             self.cap_at(at, in_service.max(1.0));
             // There may be more that is of no use.
             self.probe_every = PROBE_AFTER;
-            self.probe_at = at + PROBE_AFTER / 2;
+            self.probe_at = at;
         } else {
-            self.probe_every = (self.probe_every * 2).min(PROBE_AT_MOST);
+            let least = if verdict == Verdict::Needed { PROBE_AGAIN } else { Duration::ZERO };
+            self.probe_every = (self.probe_every * 3).clamp(least, PROBE_AT_MOST);
             self.probe_at = at + self.probe_every;
         }
     }
@@ -325,21 +407,48 @@ mod tests {
     }
 
     #[test]
-    fn refusals_that_cuts_do_not_make_rarer_are_not_heeded() {
-        let mut outside = Outside::default();
-        let refusing = Estimate { in_service: 30.0, pushback: 0.05, ..Estimate::default() };
-        let cuts = (0..20).filter(|&second| outside.pushed_back(SECOND * second, 32, &refusing));
-        assert_eq!(cuts.count(), 1 + VAIN_CUTS as usize - 1);
-        assert_eq!(outside.limit(512), 512, "the last cut is taken back");
+    fn a_server_that_refuses_is_asked_by_fewer_and_then_by_as_many_as_it_takes() {
+        let (mut outside, mut workers) = (Outside::default(), 16);
+        for half in 2..20 {
+            let at = SECOND / 2 * half;
+            // It has room for ten.
+            let refused = (workers as f64 - 10.0).max(0.0) / 20.0;
+            let now = Estimate { pushback: refused, ..seen(workers as f64, 100.0) };
+            if refused > 0.0 {
+                outside.pushed_back(at, workers, &now);
+            } else {
+                outside.judge(at, 0.5);
+            }
+            workers = outside.limit(512);
+        }
+        assert!((9..=11).contains(&workers), "{workers}");
     }
 
     #[test]
-    fn a_refusal_cuts_to_what_was_taken_once_a_moment() {
+    fn what_was_full_and_gets_slower_is_probed_before_it_grows() {
         let mut outside = Outside::default();
-        let refusing = Estimate { in_service: 10.0, pushback: 0.3, ..Estimate::default() };
-        assert!(outside.pushed_back(SECOND, 16, &refusing));
-        assert_eq!(outside.limit(512), 9);
-        assert!(!outside.pushed_back(SECOND + SECOND / 10, 16, &refusing), "the same moment");
+        outside.cap_at(SECOND, 16.0);
+        for second in 1..8 {
+            outside.note(SECOND * second, &seen(16.0, 400.0), 1.0);
+        }
+        assert_eq!(outside.growth(8 * SECOND, 16, 32), 32);
+        outside.note(8 * SECOND, &seen(16.0, 150.0), 1.0);
+        outside.note(9 * SECOND, &seen(16.0, 150.0), 1.0);
+        assert!(outside.wants_probe(9 * SECOND));
+        assert_eq!(outside.growth(9 * SECOND, 16, 32), 16);
+        let left = outside.probe_to(16);
+        assert!((6..=7).contains(&left), "{left}: as many as have gone by the rate");
+        outside.probed(10 * SECOND, Verdict::Needed, 6.0);
+        assert_eq!(outside.growth(10 * SECOND, 16, 32), 32, "it is slow by itself");
+    }
+
+    #[test]
+    fn a_probe_says_what_its_items_can_tell() {
+        assert_eq!(Outside::verdict(0.75, 0.75, 400.0, false), Some(Verdict::Needed));
+        assert_eq!(Outside::verdict(0.75, 1.1, 400.0, false), Some(Verdict::Full));
+        assert_eq!(Outside::verdict(0.75, 0.95, 400.0, false), None, "more items may tell");
+        assert_eq!(Outside::verdict(0.75, 0.95, 400.0, true), Some(Verdict::Unclear));
+        assert_eq!(Outside::verdict(0.75, 0.5, 10.0, false), None, "ten items say nothing");
     }
 
     #[test]

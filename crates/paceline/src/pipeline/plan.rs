@@ -88,6 +88,7 @@ impl<'a> Plan<'a> {
         core.journal = self.journal.take();
         let keeps_order = self.nodes.iter().any(|node| node.stage().settings().ordered);
         core.least_window = keeps_order.then_some(self.window);
+        core.cpu_budget = self.cpu_budget;
         core.cores = self.cpu_budget.unwrap_or(core.cores);
         let leaves_it_to_us =
             self.nodes.iter().any(|node| node.stage().settings().workers.is_auto());

@@ -31,6 +31,9 @@ const RAREST: Duration = Duration::from_secs(2);
 /// Memory is looked at this often.
 const MEMORY_EVERY: Duration = Duration::from_secs(1);
 
+/// And the cores that there are this often: a quota or an affinity may change.
+const CORES_EVERY: Duration = Duration::from_secs(10);
+
 /// What bounded a run, by the time that it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -104,6 +107,7 @@ pub(crate) struct Pacer {
     idle: u32,
     memory: Option<Memory>,
     memory_due: Duration,
+    cores_due: Duration,
 }
 
 impl Pacer {
@@ -129,6 +133,7 @@ impl Pacer {
             idle: 0,
             memory: None,
             memory_due: Duration::ZERO,
+            cores_due: Duration::ZERO,
         })
     }
 
@@ -152,7 +157,12 @@ impl Pacer {
             self.memory = meter::memory();
             self.memory_due = now + MEMORY_EVERY;
         }
-        let snapshot = self.snapshot(now, core, nodes, exit);
+        let mut snapshot = self.snapshot(now, core, nodes, exit);
+        if now >= self.cores_due {
+            let most = core.cpu_budget.unwrap_or(f64::INFINITY);
+            snapshot.cores = Some(meter::cores().min(most));
+            self.cores_due = now + CORES_EVERY;
+        }
         let done = snapshot.stages.iter().map(|stage| stage.entered + stage.done).sum();
         self.idle = if done == self.done { self.idle + 1 } else { 0 };
         self.done = done;
@@ -224,7 +234,7 @@ impl Pacer {
             fits.filter_map(|(_, counts)| counts.cpu).sum()
         };
         let cpu = Some(process + of_kind(|kind| matches!(kind, Kind::Command | Kind::Serve)));
-        Snapshot { at: now, stages, cpu, memory: self.memory }
+        Snapshot { at: now, stages, cpu, memory: self.memory, cores: None }
     }
 }
 

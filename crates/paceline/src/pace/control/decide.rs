@@ -6,10 +6,11 @@ use super::{
     super::{
         decision::{Decision, Survey, Why},
         measure::{Estimate, Snapshot},
+        outside::{Outside, Verdict},
         solve::{Bound, Demand, Solution, solve},
     },
     CORES_SATURATED, Controller, LEAST_SLACK, MOST_SLACK, RAISE_AGAIN, SATURATED, SHRINK_AFTER,
-    TICK, TICK_AT_FIRST, YOUNG,
+    TICK, TICK_AT_FIRST, TRIM_AT_MOST, YOUNG,
     stage::Experiment,
 };
 
@@ -95,6 +96,7 @@ impl Controller {
         if self.is_used || at < self.no_raise.0 {
             return None;
         }
+        let slack = self.slack;
         while self.slack < MOST_SLACK {
             self.slack = (self.slack + 0.25).min(MOST_SLACK);
             let wanted = solve(&self.demands_again(view), view.cores, self.slack).workers;
@@ -104,9 +106,16 @@ impl Controller {
             // One more of many would tell nothing.
             if decisions.iter().any(|it| it.to as f64 >= 1.1 * it.from as f64 + 0.5) {
                 self.before_raise = Some(mean);
+                if self.is_trimmed {
+                    // The trim was one too many.
+                    self.is_trimmed = false;
+                    self.trims_later(at);
+                }
                 return Some(decisions);
             }
         }
+        // Nothing is to be had by it.
+        self.slack = slack;
         None
     }
 
@@ -192,7 +201,7 @@ impl Controller {
                 && stage.outside.wants_probe(at);
             if let Some((rate, done)) = stage.outside.rate_at(seen.in_service)
                 && may
-                && done >= 40.0
+                && done >= 60.0
             {
                 let before = stage.workers;
                 self.experiment = Some(Experiment::Probe {
@@ -203,7 +212,8 @@ impl Controller {
                     seconds: 0.0,
                     until: at + Duration::from_secs(3),
                 });
-                return self.set(vec![(place, before * 3 / 4)], Why::Probe);
+                let to = stage.outside.probe_to(before);
+                return self.set(vec![(place, to)], Why::Probe);
             }
         }
         let quiet = at.saturating_sub(self.steady_since) >= Duration::from_secs(2);
@@ -219,6 +229,12 @@ impl Controller {
             let before = self.workers();
             let decisions = self.set(fewer, Why::Trim);
             self.trim_at = at + self.trim_every;
+            // One of many is not worth a move.
+            let gone: usize = decisions.iter().map(|it| it.from - it.to).sum();
+            if (gone as f64) < 0.05 * before.iter().sum::<usize>() as f64 {
+                self.slack = slack;
+                return Vec::new();
+            }
             if !decisions.is_empty() {
                 self.experiment =
                     Some(Experiment::Trim { before, slack, used, seconds: 0.0, sum: 0.0 });
@@ -269,7 +285,9 @@ impl Controller {
                 let total = so_far + seconds;
                 seen.done += now.done;
                 seen.in_service = (seen.in_service * so_far + now.in_service * seconds) / total;
-                if seen.done < 150.0 && at < until {
+                let left = self.stages[place].workers as f64 / before as f64;
+                let kept = seen.done / total / rate;
+                let Some(verdict) = Outside::verdict(left, kept, seen.done, at >= until) else {
                     let seconds = total;
                     self.experiment = Some(Experiment::Probe {
                         stage: place,
@@ -280,11 +298,10 @@ impl Controller {
                         until,
                     });
                     return Some(Vec::new());
-                }
-                let is_full = seen.done / total > 0.94 * rate;
+                };
                 let stage = &mut self.stages[place];
-                stage.outside.probed(at, is_full, seen.in_service);
-                if is_full {
+                stage.outside.probed(at, verdict, seen.in_service);
+                if verdict == Verdict::Full {
                     return None;
                 }
                 Some(self.set(vec![(place, before)], Why::NoProbe))
@@ -298,15 +315,19 @@ impl Controller {
                     return Some(Vec::new());
                 }
                 if sum / total >= used.min(CORES_SATURATED) - 0.01 {
-                    self.trim_every = Duration::from_secs(4);
+                    self.is_trimmed = true;
                     return None;
                 }
                 self.slack = slack;
-                self.trim_every = (self.trim_every * 2).min(Duration::from_secs(30));
-                self.trim_at = at + self.trim_every;
+                self.trims_later(at);
                 Some(self.set(before.into_iter().enumerate().collect(), Why::NoTrim))
             }
         }
+    }
+
+    fn trims_later(&mut self, at: Duration) {
+        self.trim_every = (self.trim_every * 3).min(TRIM_AT_MOST);
+        self.trim_at = at + self.trim_every;
     }
 
     /// Makes decisions of those numbers that are new.

@@ -17,6 +17,9 @@ pub(super) enum Experiment {
     Trim { before: Vec<usize>, slack: f64, used: f64, seconds: f64, sum: f64 },
 }
 
+/// Items after which it is known well enough what a stage is like.
+const SURE: f64 = 150.0;
+
 #[derive(Clone, Debug)]
 pub(super) struct Stage {
     pub(super) bounds: Bounds,
@@ -106,28 +109,37 @@ impl Stage {
         if (gain - 1.0).abs() < 0.03 { 1.0 } else { gain }
     }
 
-    /// Whether its work has changed though its workers have not: for most of a
-    /// second, by more than chance explains.
-    pub(super) fn has_changed(&mut self, at: Duration, now: &Estimate) -> bool {
+    /// What part of the rate it has with the same workers, if its work has changed though they
+    /// have not: for most of a second, by more than chance explains.
+    pub(super) fn has_changed(&mut self, at: Duration, now: &Estimate) -> Option<f64> {
         let enough = 30.0 * (1.0 + now.spread * now.spread);
         if now.done < enough {
-            return false;
+            return None;
         }
-        let Some((base, _)) = &self.base else {
+        let Some((base, _)) = &mut self.base else {
             self.base = Some((*now, at));
-            return false;
+            return None;
         };
+        if base.done < SURE {
+            // What a survey alone says is too far off to be held against all that come.
+            let sum = base.done + now.done;
+            let mean = |a: f64, b: f64| (a * base.done + b * now.done) / sum;
+            let (cpu, service) = (mean(base.cpu, now.cpu), mean(base.service, now.service));
+            *base = Estimate { done: sum, cpu, service, ..*base };
+            return None;
+        }
         let differs = |a: f64, b: f64| (a - b).abs() > 0.25 * b.max(0.02 * base.service);
         if !differs(now.cpu, base.cpu) && !differs(now.wait(), base.wait()) {
             self.changed_since = None;
-            return false;
+            return None;
         }
         let since = *self.changed_since.get_or_insert(at);
         if at.saturating_sub(since) < Duration::from_millis(800) {
-            return false;
+            return None;
         }
+        let part = base.service / now.service;
         self.changed_since = None;
         self.base = Some((*now, at));
-        true
+        Some(part)
     }
 }
