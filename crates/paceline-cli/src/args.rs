@@ -405,7 +405,8 @@ impl FromStr for Budget {
 /// Each item of the sample is run once: half of them alone, half a few at once.
 ///
 /// Items come from where they come in `each`; without `:::` or `-a`, from
-/// standard input. What the jobs print is thrown away.
+/// standard input. What the jobs print is thrown away. The status is 1 if a
+/// job of the sample fails, or if the target cannot be met.
 #[derive(Debug, Args)]
 pub(crate) struct Advise {
     /// The command, and after `:::` values or after `::::` files
@@ -417,6 +418,24 @@ pub(crate) struct Advise {
     /// Items end with NUL and not with a newline
     #[arg(short = '0', long)]
     pub(crate) null: bool,
+    /// Leave out empty items
+    #[arg(long)]
+    pub(crate) skip_empty: bool,
+    /// Give N items to a job, as arguments
+    #[arg(short = 'n', long = "batch", value_name = "N", default_value = "1", value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// Run the command, given as one word, by `sh -c`; items stay data
+    #[arg(long)]
+    pub(crate) shell: bool,
+    /// Give the item on standard input and not as an argument
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// Use STR in place of `{}`
+    #[arg(short = 'I', long = "replace", value_name = "STR")]
+    pub(crate) replace: Option<OsString>,
+    /// The longest time of a job of the sample: 250ms, 30s, 5m, 1h
+    #[arg(long, value_name = "DUR", value_parser = positive_span)]
+    pub(crate) timeout: Option<Span>,
     /// How long all items may take
     #[arg(long, value_name = "DUR", value_parser = positive_span)]
     pub(crate) target: Option<Span>,

@@ -222,7 +222,8 @@ impl Value {
         if !is_batch {
             return self.bytes().into_owned();
         }
-        self.values.iter().flat_map(|value| [value, &b"\n"[..]].concat()).collect()
+        let values: Vec<&[u8]> = self.values.iter().map(|value| &**value).collect();
+        lines_of(&values, true)
     }
 
     /// Refuses an item that came broken from its source.
@@ -285,4 +286,12 @@ impl Value {
         }
         self.origins.iter().map(|origin| origin.item.field(name)).collect()
     }
+}
+
+/// What a job reads that gets these on standard input: one as it is, a batch a line each.
+pub(crate) fn lines_of(values: &[&[u8]], is_batch: bool) -> Vec<u8> {
+    if !is_batch {
+        return values.join(&b' ');
+    }
+    values.iter().flat_map(|value| [*value, &b"\n"[..]].concat()).collect()
 }

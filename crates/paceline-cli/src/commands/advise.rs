@@ -6,24 +6,28 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     io::{self, Write as _},
-    os::unix::ffi::OsStrExt,
     process::ExitCode,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use paceline::{Command, Pipeline, Stderr, cores};
+use paceline::cores;
 
 use crate::{
     args,
     commands::{drive::cannot_begin, each},
     exit_code, inputs,
+    item::lines_of,
     message::Problem,
     report::summary::short,
     source::Interrupt,
-    template::{CommandTemplate, Dialect, Values},
+    spec::Work,
+    template::Values,
 };
+
+mod sample;
+
+use sample::{Job, measure};
 
 /// A process costs about a millisecond to start: below this it is most of an item's time.
 const QUICK: f64 = 0.004;
@@ -31,9 +35,8 @@ const QUICK: f64 = 0.004;
 /// From this many waits at once on, threads are too dear.
 const MANY: usize = 256;
 
-/// A sample beside which processes waited for a core for more than this share
-/// of the time says little.
-const BUSY: f64 = 0.2;
+/// Where computing takes so many times its CPU time, it is said that the machine is busy.
+const BUSY: f64 = 1.25;
 
 /// The address space of a thread's stack, in MiB, as Rust has it.
 const STACK: usize = 2;
@@ -45,6 +48,14 @@ struct Measured {
     cpu: f64,
     /// How many times as fast the items were with some at once, and how many those were.
     at_once: Option<(usize, f64)>,
+}
+
+impl Measured {
+    /// What the items would take without others on the cores, of which they had to wait
+    /// `crowding` times as long as they computed.
+    fn quiet(wall: f64, cpu: f64, crowding: f64) -> Self {
+        Self { wall: (wall - cpu * (crowding - 1.0)).max(cpu.min(wall)), cpu, at_once: None }
+    }
 }
 
 /// What is asked.
@@ -67,6 +78,8 @@ struct Advice {
     tool: String,
     why: String,
     warning: Option<String>,
+    /// Whether the target, if there is one, is met.
+    meets_target: bool,
     table: Vec<(usize, f64)>,
 }
 
@@ -98,12 +111,14 @@ fn advise(measured: &Measured, question: &Question) -> Advice {
     let quick = measured.wall < QUICK;
     let meets =
         |workers: &usize| question.target.is_some_and(|target| time(*workers) <= 1.03 * target);
+    let mut meets_target = true;
     let workers = match question.target {
         None if quick => 1,
         None => {
             (1..=useful).find(|&workers| time(workers) <= 1.02 * time(useful)).unwrap_or(useful)
         }
         Some(target) => (1..=useful).find(|workers| meets(workers)).unwrap_or_else(|| {
+            meets_target = false;
             warning = Some(format!(
                 "the target of {} cannot be met: {} at best, with {useful} workers",
                 shown(target),
@@ -169,7 +184,8 @@ fn advise(measured: &Measured, question: &Question) -> Advice {
     widths.sort_unstable();
     widths.dedup();
     let table = widths.into_iter().map(|width| (width, time(width))).collect();
-    Advice { nature, wait, workers, predicted: time(workers), alone, tool, why, warning, table }
+    let predicted = time(workers);
+    Advice { nature, wait, workers, predicted, alone, tool, why, warning, meets_target, table }
 }
 
 /// The noun, as wide for one as for many.
@@ -228,6 +244,7 @@ impl Advice {
             "workers": self.workers, "predicted_ms": self.predicted * 1e3,
             "speed_up": self.alone / self.predicted.max(1e-9),
             "tool": self.tool, "why": self.why, "warning": self.warning,
+            "meets_target": question.target.map(|_| self.meets_target),
             "predictions": self.table.iter()
                 .map(|(width, time)| serde_json::json!({ "workers": width, "ms": time * 1e3 }))
                 .collect::<Vec<_>>(),
@@ -247,30 +264,23 @@ pub(crate) fn run(args: args::Advise) -> Result<ExitCode, Problem> {
             .hint("name it before the items: `paceline advise sleep ::: 0.1 0.1 0.1`".to_owned()));
     }
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
-    let words: Vec<&[u8]> = command.iter().map(|word| word.as_bytes()).collect();
-    let template = CommandTemplate::parse_arguments(&words, Dialect::Each { replace: b"{}" })
-        .map_err(|error| {
-            Problem::new(format!("in the command: {error}")).hint(error.hint(false))
-        })?;
-    each::check_holes(template.holes(), said.len().max(1))?;
-    let mut jobs = Vec::new();
-    let mut items = 0;
-    for input in inputs::open(said, args.null, false, &interrupt)? {
-        let (_, parts) = input.map_err(|error| Problem::new(error.to_string()))?;
-        items += 1;
+    let form =
+        each::Form { shell: args.shell, stdin: args.stdin, replace: args.replace.as_deref() };
+    let work = each::work(form, &command)?;
+    each::check_holes(each::holes(&work), said.len().max(1).saturating_mul(args.batch))?;
+    let (mut jobs, mut items) = (Vec::new(), 0);
+    let mut inputs = inputs::open(said, args.null, args.skip_empty, &interrupt)?.peekable();
+    while inputs.peek().is_some() {
+        let mut parts = Vec::new();
+        for input in inputs.by_ref().take(args.batch) {
+            let (_, values) = input.map_err(|error| Problem::new(error.to_string()))?;
+            items += 1;
+            parts.extend(values);
+        }
         if jobs.len() < args.sample {
             let sources: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
-            let values = Values {
-                values: &sources,
-                inputs: &sources,
-                sources: &sources,
-                seq: items as u64,
-                slot: 1,
-                out: None,
-                names: None,
-            };
-            let words = template.expand(&values);
-            jobs.push(words.map_err(|error| Problem::new(error.to_string()))?);
+            let stdin = args.stdin.then(|| lines_of(&sources, args.batch > 1));
+            jobs.push(Job { words: words(&work, &sources, items as u64)?, stdin });
         }
     }
     if jobs.is_empty() {
@@ -280,124 +290,79 @@ pub(crate) fn run(args: args::Advise) -> Result<ExitCode, Problem> {
     let sample = jobs.len();
     // Of few, all are measured alone.
     let rest = jobs.split_off(if sample >= 4 { sample.div_ceil(2) } else { sample });
-    let (alone, mut failed) = measure(jobs, 1)?;
-    let mut measured = alone.items;
+    let limit = args.timeout.map(|timeout| timeout.0);
+    let alone = measure(jobs, 1, limit)?;
+    let mut measured = Measured::quiet(alone.wall, alone.cpu, alone.crowding);
+    let (mut successful, mut failure) = (alone.successful, alone.failure);
     if rest.len() >= 2 {
         let width = cores().max(2).min(rest.len());
         let count = rest.len() as f64;
-        let (at_once, more) = measure(rest, width)?;
-        failed += more;
-        measured.at_once = Some((width, measured.wall * count / at_once.took.max(1e-9)));
+        let at_once = measure(rest, width, limit)?;
+        measured.at_once = Some((width, alone.wall * count / at_once.took.max(1e-9)));
+        successful += at_once.successful;
+        failure = failure.or(at_once.failure);
+        if alone.successful == 0 {
+            measured = Measured::quiet(at_once.wall, at_once.cpu, at_once.crowding);
+        }
+    }
+    let failed = sample - successful;
+    let how = failure.unwrap_or_default();
+    if successful == 0 {
+        // A job that fails takes another time than one that does not.
+        let hint = "see what is wrong with: paceline each, the same words, and `-j 1`".to_owned();
+        let all = if sample == 1 { "the only job" } else { "all jobs" };
+        let text = format!("no advice: {all} of the sample of {sample} failed: {how}");
+        crate::tell(&Problem::new(text).hint(hint));
+        return Ok(ExitCode::from(exit_code::FAILED));
     }
     let program = command[0].to_string_lossy();
+    let program = program.split([' ', '\t']).next().unwrap_or_default();
     let program = program.rsplit('/').next().unwrap_or_default().to_owned();
     let question = Question {
-        items: args.items.unwrap_or(items),
+        items: args.items.unwrap_or(items).div_ceil(args.batch),
         cores: cores(),
         target: args.target.map(|target| target.0.as_secs_f64()),
         is_python: program.starts_with("python"),
     };
     let advice = advise(&measured, &question);
     let text = if args.json {
-        format!("{}\n", advice.json(&measured, &question, sample))
+        format!("{}\n", advice.json(&measured, &question, successful))
     } else {
-        advice.text(&measured, &question, sample)
+        advice.text(&measured, &question, successful)
     };
     if failed > 0 {
         note(&format!(
-            "{failed} of {sample} jobs of the sample failed, and may have been shorter for it"
+            "{failed} of {sample} jobs of the sample failed and count for nothing here: {how}"
         ));
     }
-    if let Some(share) = alone.stalled.filter(|share| *share > BUSY) {
+    if alone.crowding > BUSY {
         note(&format!(
-            "something else used the cores: for {:.0} % of the time a process had to wait for one, \
-             which looks like waiting; measure again when the machine is quiet",
-            share * 100.0
+            "the machine is busy: computing took {:.1} times as long as it would alone; that was \
+             taken off, but measure again when it is quiet",
+            alone.crowding
         ));
     }
+    let is_good = failed == 0 && advice.meets_target;
     match io::stdout().write_all(text.as_bytes()).and_then(|()| crate::check_open()) {
-        Ok(()) => Ok(ExitCode::from(exit_code::OK)),
+        Ok(()) => Ok(ExitCode::from(if is_good { exit_code::OK } else { exit_code::FAILED })),
         Err(error) => Ok(crate::unprinted(&error)),
     }
 }
 
+/// The words of the job for these values.
+fn words(work: &Work, sources: &[&[u8]], seq: u64) -> Result<Vec<std::ffi::OsString>, Problem> {
+    let values =
+        Values { values: sources, inputs: sources, sources, seq, slot: 1, out: None, names: None };
+    let words = match work {
+        Work::Shell(script) => script.expand(&values),
+        Work::Run(command) => command.expand(&values),
+        _ => unreachable!("it is a command or a script"),
+    };
+    words.map_err(|error| Problem::new(error.to_string()))
+}
+
 fn note(text: &str) {
     let _ = io::stderr().write_all(format!("note: {text}\n").as_bytes());
-}
-
-/// How long processes of this machine had to wait for a core, if the kernel tells.
-fn stalled() -> Option<Duration> {
-    let text = fs::read_to_string("/proc/pressure/cpu").ok()?;
-    let some = text.lines().find(|line| line.starts_with("some "))?;
-    let total = some.split(' ').find_map(|word| word.strip_prefix("total="))?;
-    Some(Duration::from_micros(total.parse().ok()?))
-}
-
-/// What one measurement gives.
-struct Timed {
-    /// The items' means.
-    items: Measured,
-    /// The time of all, in seconds.
-    took: f64,
-    /// The share of it in which a process of the machine had to wait for a core.
-    stalled: Option<f64>,
-}
-
-/// Runs these jobs with so many workers, and says how many failed.
-fn measure(jobs: Vec<Vec<std::ffi::OsString>>, workers: usize) -> Result<(Timed, usize), Problem> {
-    let count = jobs.len() as f64;
-    let before = stalled();
-    let began = Instant::now();
-    let (outputs, summary) = Pipeline::from_iter(jobs)
-        .command_job("sample", Sample)
-        .workers(workers)
-        .collect()
-        .map_err(|error| Problem::new(error.to_string()))?;
-    let took = began.elapsed().as_secs_f64();
-    if let Some(failure) = summary.failures.first()
-        && outputs.is_empty()
-    {
-        return Err(Problem::new(format!(
-            "no item of the sample could be run: {}",
-            failure.cause()
-        )));
-    }
-    let cpu: f64 = outputs.iter().map(|(cpu, _)| cpu.as_secs_f64()).sum();
-    let wall = summary.stages[0].busy.as_secs_f64() / count;
-    let failed = outputs.iter().filter(|(_, is_ok)| !is_ok).count();
-    let items = Measured { wall, cpu: cpu / outputs.len().max(1) as f64, at_once: None };
-    let stalled = before.zip(stalled()).map(|(before, after)| {
-        after.saturating_sub(before).as_secs_f64().min(took) / took.max(1e-9)
-    });
-    Ok((Timed { items, took, stalled }, failed))
-}
-
-/// A job of the sample: what it used, and whether it was successful.
-struct Sample;
-
-impl paceline::Job<Vec<std::ffi::OsString>> for Sample {
-    type Out = (Duration, bool);
-    type State = ();
-
-    fn start(
-        &self,
-        words: &Vec<std::ffi::OsString>,
-        _: &paceline::Attempt,
-    ) -> Result<(paceline::Chain, ()), paceline::BoxError> {
-        let command = Command::new(&words[0]).args(&words[1..]);
-        let command = command.stdout(paceline::Stdout::Null).stderr(Stderr::Null);
-        Ok((paceline::Chain::new([command]), ()))
-    }
-
-    fn finish(
-        &self,
-        _: Vec<std::ffi::OsString>,
-        (): (),
-        output: paceline::Output,
-    ) -> Result<(Duration, bool), paceline::BoxError> {
-        let cpu = output.cpu();
-        Ok((cpu, output.check().is_ok()))
-    }
 }
 
 #[cfg(test)]
@@ -447,10 +412,21 @@ mod tests {
     }
 
     #[test]
+    fn r56_6_on_a_busy_machine_what_computes_is_still_cpu_bound() {
+        // 20 ms of computing took 60 ms, since others computed too.
+        let busy = Measured::quiet(0.060, 0.020, 3.0);
+        assert_eq!(advise(&busy, &question(100, None)).nature, "CPU bound");
+        let waits = Measured::quiet(0.101, 0.001, 3.0);
+        assert_eq!(advise(&waits, &question(100, None)).nature, "I/O bound");
+        let threads = Measured::quiet(0.010, 0.020, 1.0);
+        assert!(threads.wall > 0.0, "several threads in a job");
+    }
+
+    #[test]
     fn a_target_that_cannot_be_met_is_said_and_the_best_is_named() {
         let measured = Measured { wall: 0.020, cpu: 0.020, at_once: None };
         let advice = advise(&measured, &question(100, Some(0.1)));
-        assert_eq!(advice.workers, 2);
+        assert_eq!((advice.workers, advice.meets_target), (2, false));
         assert!(advice.warning.unwrap().contains("cannot be met"));
     }
 }

@@ -117,7 +117,8 @@ fn stages_of(args: &args::Each, command: &[OsString]) -> Result<Vec<Stage>, Prob
     let commands =
         std::iter::once(command.to_vec()).chain(args.then.iter().map(|then| vec![then.clone()]));
     for (index, command) in commands.enumerate() {
-        let work = work(args, &command)?;
+        let form = Form { shell: args.shell, stdin: args.stdin, replace: args.replace.as_deref() };
+        let work = work(form, &command)?;
         let name = name(&stages, &command);
         let mut stage = Stage::of_command(name, work);
         let width = match index.checked_sub(1) {
@@ -155,9 +156,17 @@ fn definition(args: &args::Each, command: &[OsString], is_first: bool) -> String
     definition
 }
 
+/// In which form a command is given.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Form<'a> {
+    pub(super) shell: bool,
+    pub(super) stdin: bool,
+    pub(super) replace: Option<&'a OsStr>,
+}
+
 /// The work of one command.
-fn work(args: &args::Each, command: &[OsString]) -> Result<Work, Problem> {
-    let replace = args.replace.as_deref().map_or(&b"{}"[..], OsStrExt::as_bytes);
+pub(super) fn work(args: Form<'_>, command: &[OsString]) -> Result<Work, Problem> {
+    let replace = args.replace.map_or(&b"{}"[..], OsStrExt::as_bytes);
     let dialect = Dialect::Each { replace };
     if args.shell {
         let [script] = command else {
@@ -190,13 +199,16 @@ fn check_numbers(stages: &[Stage], most: usize) -> Result<(), Problem> {
 }
 
 fn holes_of(stages: &[Stage]) -> impl Iterator<Item = &Hole> {
-    stages.iter().flat_map(|stage| -> Box<dyn Iterator<Item = &Hole>> {
-        match &stage.work {
-            Work::Shell(script) => Box::new(script.holes()),
-            Work::Run(command) => Box::new(command.holes()),
-            _ => unreachable!("`each` runs commands and scripts"),
-        }
-    })
+    stages.iter().flat_map(|stage| holes(&stage.work))
+}
+
+/// The placeholders of a command or a script.
+pub(super) fn holes(work: &Work) -> Box<dyn Iterator<Item = &Hole> + '_> {
+    match work {
+        Work::Shell(script) => Box::new(script.holes()),
+        Work::Run(command) => Box::new(command.holes()),
+        _ => unreachable!("`each` runs commands and scripts"),
+    }
 }
 
 /// The same for the placeholders of one command.

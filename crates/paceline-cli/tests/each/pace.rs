@@ -80,7 +80,82 @@ fn advise_says_what_is_wrong_before_it_measures() {
     ] {
         world.paceline(words).end().exits(2).says(said);
     }
-    world.paceline(["advise", "false", ":::", "a", "b"]).end().exits(0).says("2 of 2 jobs");
+    let ended = world.paceline(["advise", "false", ":::", "a", "b"]).end().exits(1);
+    let ended = ended.says("all jobs of the sample of 2 failed").says("exit status 1");
+    assert_eq!(ended.text(), "", "what fails is no ground for advice");
+}
+
+#[test]
+fn r56_4_a_job_of_the_sample_that_fails_is_told_and_counts_for_nothing() {
+    let world = World::new();
+    let script = "test {} != b && sleep 0.05";
+    let words = ["advise", "--json", "--shell", script, ":::", "a", "b", "c"];
+    let ended = world.paceline(words).end().exits(1).says("1 of 3 jobs of the sample failed");
+    let advice = &ended.json()[0];
+    assert_eq!(advice["sample"], 2, "{advice}");
+    assert!(advice["wall_ms"].as_f64().unwrap() >= 50.0, "{advice}");
+    let words = ["advise", "--timeout", "50ms", "sleep", ":::", "30", "30"];
+    world.paceline(words).end().exits(1).says("all jobs of the sample of 2 failed");
+}
+
+#[test]
+fn r56_4_a_target_that_cannot_be_met_ends_with_1_and_one_that_can_with_0() {
+    let world = World::new();
+    let words = ["advise", "--json", "--target", "1ms", "sleep", ":::", "0.1", "0.1"];
+    let ended = world.paceline(words).end().exits(1);
+    assert_eq!(ended.json()[0]["meets_target"], false);
+    let words = ["advise", "--json", "--target", "1m", "sleep", ":::", "0.1", "0.1"];
+    assert_eq!(world.paceline(words).end().exits(0).json()[0]["meets_target"], true);
+}
+
+#[test]
+fn r56_4_advise_takes_a_command_in_the_forms_that_each_takes() {
+    let world = World::new();
+    // Two items a job: five jobs of 60 ms.
+    let words = ["advise", "--json", "-n", "2", "sleep", ":::"];
+    let items = ["0.03"; 10];
+    let ended = world.paceline(words.iter().chain(&items)).end().exits(0);
+    let advice = &ended.json()[0];
+    assert_eq!(advice["items"], 5, "{advice}");
+    assert!(advice["wall_ms"].as_f64().unwrap() >= 60.0, "{advice}");
+    let words = ["advise", "-I", "@", "test", "@", "=", "a", ":::", "a"];
+    world.paceline(words).end().exits(0);
+    let words = ["advise", "--stdin", "grep", "-q", "needle", ":::", "a needle"];
+    world.paceline(words).end().exits(0);
+    world.paceline(["advise", "--shell", "exit 3", ":::", "a"]).end().exits(1).says("3");
+    world.paceline(["advise", "--shell", "a", "b", ":::", "c"]).end().exits(2).says("one word");
+    let words = ["advise", "--skip-empty", "test", "-n"];
+    world.paceline(words).input("\na\n\nb\n").end().exits(0);
+}
+
+#[test]
+fn r56_6_what_computes_is_told_to_be_cpu_bound_on_a_busy_machine_too() {
+    let world = World::new();
+    // About 50 ms of computing, and no process but the shell's.
+    let script = "i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done";
+    let words = ["advise", "--json", "--sample", "4", "--shell", script, ":::", "1", "2", "3", "4"];
+    let ended = world.paceline(words).end().exits(0);
+    let told = ended.json();
+    let advice = &told[0];
+    assert_ne!(advice["nature"], "I/O bound", "{advice}");
+    if advice["nature"] != "CPU bound" {
+        // How much others took is measured before and after, and may change between.
+        ended.says("the machine is busy");
+        return;
+    }
+    assert!(advice["speed_up"].as_f64().unwrap() <= paceline::cores() as f64 + 0.1, "{advice}");
+    assert!(advice["warning"].as_str().unwrap().contains("will not help"), "{advice}");
+}
+
+#[test]
+fn r56_7_jobs_that_are_over_at_once_are_for_batches() {
+    let world = World::new();
+    let ended = world.paceline(["advise", "--json", "true", ":::", "a", "b", "c"]).end().exits(0);
+    let advice = &ended.json()[0];
+    // On a busy machine even the start of a process takes longer than that.
+    let is_quick = advice["wall_ms"].as_f64().unwrap() < 4.0;
+    assert_eq!(advice["tool"].as_str().unwrap().contains("batch"), is_quick, "{advice}");
+    assert_eq!(advice["why"].as_str().unwrap().contains("-n "), is_quick, "{advice}");
 }
 
 /// The least time of three runs, in seconds.

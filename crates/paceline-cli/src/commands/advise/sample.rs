@@ -1,0 +1,136 @@
+//! Runs the jobs of a sample, and measures them.
+
+use std::{
+    ffi::OsString,
+    fs,
+    time::{Duration, Instant},
+};
+
+use paceline::{
+    Attempt, BoxError, Chain, Command, FailureKind, Job as Work, Output, Pipeline, Stderr, Stdin,
+    Stdout,
+};
+
+use crate::message::Problem;
+
+/// How long it is looked whether a thread of ours gets a core.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// A job of the sample.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) words: Vec<OsString>,
+    pub(super) stdin: Option<Vec<u8>>,
+}
+
+/// What one measurement gives. Times are seconds.
+#[derive(Debug, Default)]
+pub(super) struct Timed {
+    /// The means of the jobs that were successful: as long as they took, and on a core.
+    pub(super) wall: f64,
+    pub(super) cpu: f64,
+    /// The time of all.
+    pub(super) took: f64,
+    /// How many times as long as its CPU time it takes to compute here, by what else computes.
+    pub(super) crowding: f64,
+    pub(super) successful: usize,
+    /// How the first that failed ended.
+    pub(super) failure: Option<String>,
+}
+
+/// Runs these jobs with so many workers.
+///
+/// # Errors
+///
+/// The program cannot be run at all.
+pub(super) fn measure(
+    jobs: Vec<Job>,
+    workers: usize,
+    timeout: Option<Duration>,
+) -> Result<Timed, Problem> {
+    let before = crowding();
+    let began = Instant::now();
+    let mut pipeline = Pipeline::from_iter(jobs).command_job("sample", Sample).workers(workers);
+    if let Some(timeout) = timeout {
+        pipeline = pipeline.timeout(timeout);
+    }
+    let (outputs, summary) = pipeline.collect().map_err(|error| Problem::new(error.to_string()))?;
+    let took = began.elapsed().as_secs_f64();
+    let crowding = 0.5 * (before + self::crowding());
+    let mut timed = Timed { took, crowding, ..Timed::default() };
+    for job in &outputs {
+        match &job.failure {
+            None => {
+                timed.successful += 1;
+                timed.wall += job.wall.as_secs_f64();
+                timed.cpu += job.cpu.as_secs_f64();
+            }
+            Some(failure) => timed.failure = timed.failure.or_else(|| Some(failure.clone())),
+        }
+    }
+    if let Some(failure) = summary.failures.first() {
+        if outputs.is_empty()
+            && matches!(
+                failure.kind(),
+                FailureKind::NotFound | FailureKind::NotExecutable | FailureKind::TooLong
+            )
+        {
+            let text = format!("no item of the sample could be run: {}", failure.cause());
+            return Err(Problem::new(text));
+        }
+        timed.failure = timed.failure.or_else(|| Some(failure.cause().to_string()));
+    }
+    if timed.successful > 0 {
+        timed.wall /= timed.successful as f64;
+        timed.cpu /= timed.successful as f64;
+    }
+    Ok(timed)
+}
+
+/// How many times as long as its CPU time a thread that computes takes now: more than 1 where
+/// others have the cores. 1 if the kernel does not tell.
+fn crowding() -> f64 {
+    let times = || -> Option<(f64, f64)> {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
+        let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
+        Some((numbers.next()?, numbers.next()?))
+    };
+    let before = times();
+    let began = Instant::now();
+    while began.elapsed() < LOOK {
+        std::hint::spin_loop();
+    }
+    let spent = before.zip(times()).map(|(before, after)| (after.0 - before.0, after.1 - before.1));
+    match spent {
+        Some((on_a_core, without)) if on_a_core > 0.0 => 1.0 + without.max(0.0) / on_a_core,
+        _ => 1.0,
+    }
+}
+
+/// What a job came to.
+struct Ended {
+    wall: Duration,
+    cpu: Duration,
+    failure: Option<String>,
+}
+
+struct Sample;
+
+impl Work<Job> for Sample {
+    type Out = Ended;
+    type State = Instant;
+
+    fn start(&self, job: &Job, _: &Attempt) -> Result<(Chain, Instant), BoxError> {
+        let mut command = Command::new(&job.words[0]).args(&job.words[1..]);
+        if let Some(bytes) = &job.stdin {
+            command = command.stdin(Stdin::from(bytes.clone()));
+        }
+        let command = command.stdout(Stdout::Null).stderr(Stderr::Null);
+        Ok((Chain::new([command]), Instant::now()))
+    }
+
+    fn finish(&self, _: Job, began: Instant, output: Output) -> Result<Ended, BoxError> {
+        let (wall, cpu) = (began.elapsed(), output.cpu());
+        Ok(Ended { wall, cpu, failure: output.check().err().map(|error| error.to_string()) })
+    }
+}
