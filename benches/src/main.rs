@@ -14,6 +14,7 @@ mod cpu;
 mod each;
 mod executor;
 mod harness;
+mod pace;
 mod polls;
 mod queue;
 mod report;
@@ -41,6 +42,7 @@ const GROUPS: [Group; 8] = [
 
 const USAGE: &str = "\
 Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [--alone NAME] [GROUP]...
+       paceline-benches pace [--pairs N] [--quick] [--write] [--only TEXT]
 
 Groups: queue, stages, executor, waits, polls, children, each, workers; all unless some are named.
 
@@ -57,11 +59,21 @@ fn main() -> ExitCode {
             waits::CHILD => Some(waits::run_child as fn(&[String])),
             each::CHILD => Some(each::run_child as fn(&[String])),
             workers::WORKER => Some(workers::run_child as fn(&[String])),
+            pace::CHILD => Some(pace::run_child as fn(&[String])),
             _ => None,
         };
         if let Some(run_child) = run_child {
             run_child(rest);
             return ExitCode::SUCCESS;
+        }
+        if first == "pace" {
+            return match pace::run(rest) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(complaint) => {
+                    eprintln!("{complaint}");
+                    ExitCode::from(2)
+                }
+            };
         }
     }
     match parse(arguments) {
