@@ -12,7 +12,7 @@ use crate::harness::median;
 mod scenarios;
 mod trial;
 
-use scenarios::Scenario;
+use scenarios::{FIXED, Scenario};
 use trial::{Outcome, Trial};
 
 pub(crate) use scenarios::{CHILD, run_child};
@@ -118,13 +118,13 @@ fn against_the_best(scenario: &Scenario, wish: &Wish) -> String {
         };
         let sum = best.iter().sum::<usize>() as f64;
         for (ratios, value) in ratios.iter_mut().zip([
-            auto.rate(scenario) / fixed.rate(scenario),
-            auto.work(scenario) / fixed.work(scenario),
+            auto.rate(scenario) / fixed.rate_of_fixed(scenario),
+            auto.work(scenario) / fixed.rate_of_fixed(scenario),
             auto.workers(scenario).unwrap_or(sum) / sum,
         ]) {
             ratios.push(value);
         }
-        rates.push(fixed.rate(scenario));
+        rates.push(fixed.rate_of_fixed(scenario));
         moves.push(auto.moves(scenario));
         last = auto.last;
     }
@@ -243,11 +243,19 @@ impl Outcome {
         }
     }
 
-    /// Items in a second from the beginning on.
+    /// The same of a run with fixed numbers.
+    fn rate_of_fixed(&self, scenario: &Scenario) -> f64 {
+        match scenario.items {
+            Some(_) => self.rate(scenario),
+            None => self.between(FIXED.0, FIXED.1),
+        }
+    }
+
+    /// Items in a second from the beginning on, or from the beginning of the last regime.
     fn work(&self, scenario: &Scenario) -> f64 {
         match scenario.items {
             Some(_) => self.rate(scenario),
-            None => self.between(Duration::ZERO, scenario.length),
+            None => self.between(scenario.regime.unwrap_or_default(), scenario.length),
         }
     }
 

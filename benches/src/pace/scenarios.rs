@@ -38,17 +38,28 @@ pub(super) struct Scenario {
 }
 
 impl Scenario {
+    /// A run by `auto`, or with fixed numbers, which have no ramp: shorter, and in the last regime.
     pub(super) fn trial(&self, numbers: Option<&[usize]>) -> Trial {
-        Trial::new(numbers, self.length, self.items, self.regime)
+        match numbers {
+            None => Trial::new(None, self.length, self.items, self.regime),
+            Some(_) => {
+                let regime = self.regime.map(|_| Duration::ZERO);
+                Trial::new(numbers, FIXED.1, self.items, regime)
+            }
+        }
     }
 }
+
+/// From when on, and until when, a run with fixed numbers counts.
+pub(super) const FIXED: (Duration, Duration) =
+    (Duration::from_millis(500), Duration::from_millis(2500));
 
 const USUAL: Scenario = Scenario {
     name: "",
     start: &[],
     most: &[],
-    length: Duration::from_millis(3500),
-    steady: Duration::from_millis(1500),
+    length: Duration::from_secs(6),
+    steady: Duration::from_secs(4),
     items: None,
     regime: None,
     run: io_cpu_io,
@@ -73,8 +84,8 @@ pub(super) fn all() -> Vec<Scenario> {
             name: "server three times slower from 2 s on",
             start: &[64, 3],
             most: &[160, 6],
-            length: Duration::from_secs(8),
-            steady: Duration::from_millis(5500),
+            length: Duration::from_secs(10),
+            steady: Duration::from_secs(8),
             regime: Some(Duration::from_secs(2)),
             run: slower,
             ..USUAL
