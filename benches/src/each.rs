@@ -13,7 +13,7 @@ use crate::{
     harness::{Bar, Contest, Options},
 };
 
-mod program;
+pub(crate) mod program;
 
 pub(crate) const ABOUT: &str = "\
 The program itself. `/bin/true` for each line of a file: time and CPU time a job, of the runner
@@ -93,7 +93,7 @@ impl Peers {
 }
 
 /// The program under test, beside this one unless `PACELINE` says where.
-fn paceline() -> PathBuf {
+pub(crate) fn paceline() -> PathBuf {
     let beside = || {
         let program = env::current_exe().expect("this program has a path");
         program.with_file_name("paceline")

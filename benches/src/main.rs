@@ -14,6 +14,7 @@ mod cpu;
 mod each;
 mod executor;
 mod harness;
+mod journal;
 mod pace;
 mod polls;
 mod queue;
@@ -29,7 +30,7 @@ struct Group {
     contests: fn(&Options) -> Vec<Contest>,
 }
 
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 9] = [
     Group { name: "queue", about: queue::ABOUT, contests: queue::contests },
     Group { name: "stages", about: stages::ABOUT, contests: stages::contests },
     Group { name: "executor", about: executor::ABOUT, contests: executor::contests },
@@ -37,6 +38,7 @@ const GROUPS: [Group; 8] = [
     Group { name: "polls", about: polls::ABOUT, contests: polls::contests },
     Group { name: "children", about: children::ABOUT, contests: children::contests },
     Group { name: "each", about: each::ABOUT, contests: each::contests },
+    Group { name: "journal", about: journal::ABOUT, contests: journal::contests },
     Group { name: "workers", about: workers::ABOUT, contests: workers::contests },
 ];
 
@@ -44,7 +46,7 @@ const USAGE: &str = "\
 Usage: paceline-benches [--rounds N] [--quick] [--write] [--only TEXT] [--alone NAME] [GROUP]...
        paceline-benches pace [--pairs N] [--quick] [--write] [--only TEXT]
 
-Groups: queue, stages, executor, waits, polls, children, each, workers; all unless some are named.
+Groups: queue, stages, executor, waits, polls, children, each, journal, workers; all unless some are named.
 
   --rounds N   measure each contestant N times, an odd number; 9 unless set
   --quick      a tenth of the work in 3 rounds, to see that everything runs

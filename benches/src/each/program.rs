@@ -15,7 +15,7 @@ use super::LOOK_EVERY;
 use crate::{cpu, harness::Sample};
 
 /// How to run a program, and what to make of it.
-pub(super) struct Run {
+pub(crate) struct Run {
     arguments: Vec<OsString>,
     input: Option<File>,
     /// What part of a second a measurement is told in.
@@ -25,45 +25,45 @@ pub(super) struct Run {
 }
 
 impl Run {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { arguments: Vec::new(), input: None, unit: 1.0, times: 1, is_looked_at: false }
     }
 
-    pub(super) fn args<A: Into<OsString>>(mut self, more: impl IntoIterator<Item = A>) -> Self {
+    pub(crate) fn args<A: Into<OsString>>(mut self, more: impl IntoIterator<Item = A>) -> Self {
         self.arguments.extend(more.into_iter().map(Into::into));
         self
     }
 
-    pub(super) fn input(mut self, input: File) -> Self {
+    pub(crate) fn input(mut self, input: File) -> Self {
         self.input = Some(input);
         self
     }
 
     /// Tells times in microseconds a job.
-    pub(super) fn each_of(mut self, jobs: usize) -> Self {
+    pub(crate) fn each_of(mut self, jobs: usize) -> Self {
         self.unit = 1e-6 * jobs as f64;
         self
     }
 
-    pub(super) fn in_milliseconds(mut self) -> Self {
+    pub(crate) fn in_milliseconds(mut self) -> Self {
         self.unit = 1e-3;
         self
     }
 
     /// Runs it so many times for one measurement, which is then of one run.
-    pub(super) fn repeated(mut self, times: usize) -> Self {
+    pub(crate) fn repeated(mut self, times: usize) -> Self {
         self.times = times;
         self
     }
 
     /// Measures its threads and its memory too, by looking at it again and again.
-    pub(super) fn looked_at(mut self) -> Self {
+    pub(crate) fn looked_at(mut self) -> Self {
         self.is_looked_at = true;
         self
     }
 
     /// Gives the time, the CPU time, and threads and megabytes if it is looked at.
-    pub(super) fn measure(&self, program: &Path) -> Sample {
+    pub(crate) fn measure(&self, program: &Path) -> Sample {
         let (mut time, mut cpu) = (Duration::ZERO, Duration::ZERO);
         let mut looked = Looked::default();
         for _ in 0..self.times {
@@ -135,7 +135,7 @@ fn reap(child: Child) -> Duration {
 }
 
 /// A file without a name that holds each of `numbers` in a line.
-pub(super) fn lines(numbers: impl IntoIterator<Item = usize>) -> File {
+pub(crate) fn lines(numbers: impl IntoIterator<Item = usize>) -> File {
     let path = std::env::temp_dir().join(format!("paceline-benches-each-{}", process::id()));
     let write = || -> io::Result<File> {
         let file = File::options().read(true).write(true).create_new(true).open(&path)?;
