@@ -10,9 +10,10 @@
 //! result it has mostly been recorded.
 
 use std::{
+    collections::VecDeque,
     future::poll_fn,
-    sync::OnceLock,
-    task::{Context, Poll},
+    sync::{Mutex, OnceLock},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -21,6 +22,7 @@ use crate::{
     failure::{BoxError, Failure},
     item::{Envelope, ItemId},
     run::Core,
+    sync::lock,
 };
 
 /// The durable record of a run.
@@ -138,6 +140,73 @@ pub(crate) async fn recorded(core: &Core, last: u64, is_urgent: bool) -> bool {
             core.fail(Error::new(ErrorKind::Journal, line(&*cause)));
             core.stop.kill();
             false
+        }
+    }
+}
+
+/// Quicker work than this is cheap to do again, and answers too fast to be counted one by one.
+const CHEAP: Duration = Duration::from_micros(100);
+
+/// A stage that answers less often than this can do without an answer that is not recorded.
+const SELDOM: Duration = Duration::from_millis(5);
+
+/// So many answers may be unrecorded with few workers: commits cost less by the dozen, and this
+/// is how many children two cores can end in some three milliseconds.
+const FEW: usize = 4;
+
+/// The answers of a stage that are not recorded yet, which a kill would have it make again.
+///
+/// They are bounded, however long a commit takes: a stage begins no attempt while there are more
+/// than it has workers (or [`FEW`]), and none at all where that costs nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Lag(Mutex<Unrecorded>);
+
+#[derive(Debug, Default)]
+struct Unrecorded {
+    entries: VecDeque<u64>,
+    /// So many there may be when another attempt begins.
+    most: usize,
+}
+
+impl Unrecorded {
+    fn forget_recorded(&mut self, journal: &dyn Journal) {
+        while self.entries.front().is_some_and(|entry| journal.is_recorded(*entry)) {
+            self.entries.pop_front();
+        }
+    }
+}
+
+impl Lag {
+    /// Notes an answer of a stage with so many workers, and has it recorded soon if it must be.
+    pub(crate) fn answered(&self, core: &Core, entry: u64, service: Duration, workers: usize) {
+        let Some(journal) = core.journal.as_ref().filter(|_| entry > 0 && service >= CHEAP) else {
+            return;
+        };
+        let is_seldom = service >= SELDOM.saturating_mul(workers as u32);
+        let mut unrecorded = lock(&self.0);
+        unrecorded.most = if is_seldom { 0 } else { workers.max(FEW) };
+        unrecorded.entries.push_back(entry);
+        unrecorded.forget_recorded(&**journal);
+        let is_urgent = unrecorded.entries.len() >= unrecorded.most;
+        drop(unrecorded);
+        if is_urgent {
+            // So that by the next attempt there is nothing to wait for.
+            let _ = journal.poll_recorded(entry, true, &mut Context::from_waker(Waker::noop()));
+        }
+    }
+
+    /// Waits until another attempt may begin. Should nothing be recorded any more, the run is
+    /// killed.
+    pub(crate) async fn caught_up(&self, core: &Core) {
+        let Some(journal) = &core.journal else { return };
+        let due = {
+            let mut unrecorded = lock(&self.0);
+            unrecorded.forget_recorded(&**journal);
+            let surplus = unrecorded.entries.len().checked_sub(unrecorded.most + 1);
+            surplus.map(|last| unrecorded.entries[last])
+        };
+        if let Some(due) = due {
+            recorded(core, due, true).await;
         }
     }
 }

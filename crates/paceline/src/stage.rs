@@ -26,6 +26,7 @@ use crate::{
     clock::Clock,
     event::StageState,
     item::{Envelope, Load},
+    journal::Lag,
     meter,
     outlet::{
         Outlet, QueueLink, Slot,
@@ -218,6 +219,8 @@ pub(crate) struct Stage<In> {
     pub(crate) threads: Mutex<BTreeMap<usize, meter::Thread>>,
     /// Time without a core of threads that have ended, in nanoseconds.
     pub(crate) queued_before: AtomicU64,
+    /// What a kill would have it answer again.
+    pub(crate) lag: Lag,
 }
 
 /// Whether a worker lives.
@@ -270,6 +273,7 @@ impl<In> Stage<In> {
             retries: Mutex::default(),
             threads: Mutex::default(),
             queued_before: AtomicU64::new(0),
+            lag: Lag::default(),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod chains;
 mod endings;
+mod journal;
 mod life;
 mod order;
 mod pace;

@@ -261,6 +261,9 @@ impl<'s, In: Send, Out, W: Work<In, Out>> StageLoop<'s, In, Out, W> {
             return Some(Envelope::new(id, Load::Item((recalled.recall)(item))));
         }
         let tries_before = tries;
+        if self.recorder.is_some() {
+            self.stage.lag.caught_up(self.core).await;
+        }
         loop {
             if self.core.stop.level() >= StopLevel::Halt {
                 self.passed += u64::from(tries == tries_before);
@@ -441,7 +444,11 @@ impl<'s, In: Send, Out, W> StageLoop<'s, In, Out, W> {
     ) -> u64 {
         let slot = self.worker + 1;
         let answered = Answered { item, outcome, attempts, slot, service };
-        self.recorder.map_or(0, |record| record(&answered))
+        let Some(record) = self.recorder else { return 0 };
+        let entry = record(&answered);
+        let workers = self.stage.target.load(Ordering::Relaxed);
+        self.stage.lag.answered(self.core, entry, service, workers);
+        entry
     }
 
     /// Notes that no attempt follows: the item has failed, or is unfinished if
