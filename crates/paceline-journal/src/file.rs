@@ -63,7 +63,8 @@ fn held(path: &Path, file: &mut File) -> Error {
         .hint("wait for it, or use another journal: `--journal FILE`")
 }
 
-fn beside(path: &Path, ending: &str) -> PathBuf {
+/// The path of what lies beside the journal.
+pub(crate) fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(ending);
     PathBuf::from(name)
@@ -123,7 +124,7 @@ pub(crate) fn check_kind(path: &Path) -> Result<(), Error> {
 
 /// Takes from others the right to read the file, and what lies beside it.
 pub(crate) fn make_private(path: &Path) -> Result<(), Error> {
-    for ending in ["", "-wal", "-shm"] {
+    for ending in ["", "-wal", "-shm", ".printed"] {
         let path = beside(path, ending);
         let mode = match std::fs::metadata(&path) {
             Ok(found) => found.permissions().mode(),

@@ -14,7 +14,7 @@ use crate::{
     entry::{NewRun, StageSpec, now},
     error::{At, Error, ErrorKind, try_to},
     file::{self, Lock},
-    schema,
+    reader, schema,
     writer::{Durability, Target, Writer},
 };
 
@@ -63,17 +63,27 @@ pub struct Session {
 impl Session {
     /// The session of this process, whose jobs have `token` as their `PACELINE_RUN`.
     pub fn of_this_process(token: &str) -> Self {
-        let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-        let start = stat.rsplit(')').next().and_then(|rest| rest.split(' ').nth(20));
+        let pid = std::process::id();
         Self {
             token: token.to_owned(),
-            pid: std::process::id(),
-            pid_start: start.and_then(|start| start.parse().ok()).unwrap_or_default(),
-            boot: boot.trim_end().to_owned(),
+            pid,
+            pid_start: start_of(pid).unwrap_or_default(),
+            boot: boot(),
             ending: None,
         }
     }
+}
+
+/// Which start of the system this is.
+pub(crate) fn boot() -> String {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    boot.trim_end().to_owned()
+}
+
+/// When a process began, in ticks since the start of the system.
+pub(crate) fn start_of(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit(')').next()?.split(' ').nth(20)?.parse().ok()
 }
 
 impl Journal {
@@ -110,7 +120,9 @@ impl Journal {
         schema::bring_up(&mut connection, path)?;
         let probe = |_: &'static str| {};
         let (path, durability) = (path.to_owned(), Durability::default());
-        Ok(Self { path, connection, lock, durability, session: 1, shared, probe })
+        let mut journal = Self { path, connection, lock, durability, session: 1, shared, probe };
+        journal.take_marks()?;
+        Ok(journal)
     }
 
     /// Sets how safe what is recorded is.
@@ -324,18 +336,13 @@ impl Journal {
         stages(&self.connection, run).at("read", &self.path)
     }
 
-    /// Returns the number of the newest run, or of that of this pipeline file.
+    /// As [`Reader::newest`](crate::Reader::newest), of the runs of `command`.
     ///
     /// # Errors
     ///
     /// If the journal cannot be read.
     pub fn newest(&self, command: &str, pipeline: Option<&[u8]>) -> Result<Option<u64>, Error> {
-        let sql = "SELECT max(run) FROM runs WHERE command = ?1 AND (?2 IS NULL OR pipeline = ?2)";
-        let newest: Option<i64> = self
-            .connection
-            .query_row(sql, params![command, pipeline], |row| row.get(0))
-            .at("read", &self.path)?;
-        Ok(newest.map(|run| run as u64))
+        reader::newest(&self.connection, Some(command), pipeline).at("read", &self.path)
     }
 
     /// Returns a run as it began: without its stages and inputs.

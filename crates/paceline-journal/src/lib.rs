@@ -32,6 +32,7 @@ mod entry;
 mod error;
 mod file;
 mod journal;
+mod marks;
 mod prune;
 mod reader;
 mod resume;

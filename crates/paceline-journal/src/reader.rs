@@ -1,6 +1,10 @@
 //! What a journal knows, for whoever asks: runs, stages, failures.
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsStr,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, params};
 
@@ -9,7 +13,7 @@ use crate::{
     entry::{Failure, Id},
     error::{At, Error, ErrorKind, try_to},
     file,
-    journal::{harden, no_run},
+    journal::{boot, harden, no_run, start_of},
     schema,
 };
 
@@ -62,6 +66,10 @@ pub struct RunInfo {
     pub ending: Option<String>,
     /// The process of its last session.
     pub pid: u32,
+    /// When that process began, in ticks since the start of the system.
+    pub pid_start: u64,
+    /// The start of the system that it ran in.
+    pub boot: String,
     /// How many sessions it had.
     pub sessions: u64,
     /// Items taken.
@@ -78,6 +86,13 @@ impl RunInfo {
     /// Returns the items taken and not answered.
     pub fn unfinished(&self) -> u64 {
         self.items.saturating_sub(self.ok + self.failed)
+    }
+
+    /// Returns whether its last session goes on: its process is still there.
+    pub fn is_running(&self) -> bool {
+        self.ending.is_none()
+            && self.boot == boot()
+            && start_of(self.pid).is_some_and(|start| start == self.pid_start)
     }
 }
 
@@ -251,16 +266,15 @@ impl Reader {
         found.ok_or_else(|| no_run(&self.path, run))
     }
 
-    /// Returns the number of the newest run, or of that of this pipeline file.
+    /// Returns the number of the newest run, or of that of the pipeline file at this absolute path.
+    ///
+    /// A file that has been moved, its journal with it, is found by its name.
     ///
     /// # Errors
     ///
     /// If the journal cannot be read.
     pub fn newest(&self, pipeline: Option<&[u8]>) -> Result<Option<u64>, Error> {
-        let sql = "SELECT max(run) FROM runs WHERE ?1 IS NULL OR pipeline = ?1";
-        let newest: Option<i64> =
-            self.connection.query_row(sql, [pipeline], |row| row.get(0)).at("read", &self.path)?;
-        Ok(newest.map(|run| run as u64))
+        newest(&self.connection, None, pipeline).at("read", &self.path)
     }
 
     fn info(&self, run: i64) -> rusqlite::Result<Option<RunInfo>> {
@@ -272,7 +286,7 @@ impl Reader {
                      (SELECT count(*) FROM results a WHERE a.run = r.run AND a.outcome = 'ok' \
                         AND a.stage = (SELECT max(stage) FROM stages t WHERE t.run = r.run)), \
                      (SELECT count(DISTINCT seq) FROM failures f WHERE f.run = r.run), \
-                     l.ended_unix_ms, l.ending, l.pid \
+                     l.ended_unix_ms, l.ending, l.pid, l.pid_start, l.boot \
                    FROM runs r LEFT JOIN sessions l ON l.run = r.run AND l.session = \
                      (SELECT max(session) FROM sessions s WHERE s.run = r.run) \
                    WHERE r.run = ?";
@@ -292,6 +306,8 @@ impl Reader {
                 ended_unix_ms: row.get(9)?,
                 ending: row.get(10)?,
                 pid: row.get::<_, Option<u32>>(11)?.unwrap_or_default(),
+                pid_start: row.get::<_, Option<i64>>(12)?.unwrap_or_default() as u64,
+                boot: row.get::<_, Option<String>>(13)?.unwrap_or_default(),
             })
         });
         found.optional()
@@ -306,7 +322,7 @@ impl Reader {
         try_to("read", &self.path, || {
             let sql = "SELECT name, kind, count(outcome) FILTER (WHERE outcome = 'ok'), \
                          count(outcome) FILTER (WHERE outcome <> 'ok'), \
-                         coalesce(sum(attempts - 1), 0), coalesce(sum(service_us), 0), \
+                         coalesce(sum(max(attempts - 1, 0)), 0), coalesce(sum(service_us), 0), \
                          coalesce(sum(cpu_us), 0), max(peak_memory_kb) \
                        FROM stages s LEFT JOIN results r ON r.run = s.run AND r.stage = s.stage \
                        WHERE s.run = ? GROUP BY s.stage ORDER BY s.stage";
@@ -364,4 +380,30 @@ impl Reader {
             failed.collect()
         })
     }
+}
+
+/// The newest run of this command and of this pipeline file, as far as they are said.
+pub(crate) fn newest(
+    connection: &Connection,
+    command: Option<&str>,
+    pipeline: Option<&[u8]>,
+) -> rusqlite::Result<Option<u64>> {
+    let sql = "SELECT pipeline, max(run) FROM runs WHERE ?1 IS NULL OR command = ?1 \
+               GROUP BY pipeline ORDER BY 2 DESC";
+    let mut statement = connection.prepare(sql)?;
+    let rows = statement.query_map([command], |row| {
+        Ok((row.get::<_, Option<Vec<u8>>>(0)?, row.get::<_, i64>(1)? as u64))
+    })?;
+    let runs: Vec<(Option<Vec<u8>>, u64)> = rows.collect::<rusqlite::Result<_>>()?;
+    let Some(pipeline) = pipeline else { return Ok(runs.first().map(|(_, run)| *run)) };
+    let path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+    let wanted = path(pipeline);
+    let is_it = |of: &Option<Vec<u8>>| of.as_deref() == Some(pipeline);
+    let was_moved = |of: &Option<Vec<u8>>| {
+        of.as_deref()
+            .map(path)
+            .is_some_and(|of| of.file_name() == wanted.file_name() && !of.exists())
+    };
+    let found = runs.iter().find(|(of, _)| is_it(of));
+    Ok(found.or_else(|| runs.iter().find(|(of, _)| was_moved(of))).map(|(_, run)| *run))
 }

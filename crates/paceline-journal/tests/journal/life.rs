@@ -255,3 +255,37 @@ fn a_new_journal_lies_in_a_folder_of_its_own() {
         |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode(path.parent().unwrap()), mode(&path)), (0o700, 0o600));
 }
+
+#[test]
+fn a_mark_that_a_kill_kept_from_the_database_counts_all_the_same() {
+    /// The run, the session, and the items marked; what of these counts.
+    const CASES: [(&[u64], &[u64]); 5] = [
+        (&[1, 1, 1, 2], &[1, 2]),
+        // What is not done cannot have been printed, whatever a power cut has kept.
+        (&[1, 1, 2, 3, 99], &[2]),
+        // Marks of another session, or of a run that is not there.
+        (&[1, 7, 1], &[]),
+        (&[9, 1, 1], &[]),
+        (&[1], &[]),
+    ];
+    for (marks, counted) in CASES {
+        let world = World::new();
+        let (run, writer) = world.begin(&["one"]);
+        for (seq, name) in [(1, "a"), (2, "b"), (3, "c")] {
+            writer.record(taken(seq, name));
+        }
+        for seq in [1, 2] {
+            writer.record(ok(seq, 0, "x"));
+        }
+        drop(writer);
+        let path = world.path().with_file_name("journal.db.printed");
+        assert!(!path.exists(), "the database knows all");
+        let mut bytes: Vec<u8> = marks.iter().flat_map(|number| number.to_le_bytes()).collect();
+        bytes.push(7);
+        std::fs::write(&path, bytes).unwrap();
+        let progress = world.open().progress(run).unwrap();
+        let left: Vec<u64> = [1, 2].into_iter().filter(|seq| !counted.contains(seq)).collect();
+        assert_eq!(progress.unprinted, left, "{marks:?}");
+        assert!(!path.exists());
+    }
+}
