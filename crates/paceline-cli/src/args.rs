@@ -104,6 +104,21 @@ pub(crate) struct Run {
     /// Items that take the place of the file's source
     #[arg(value_name = "INPUT")]
     pub(crate) inputs: Vec<OsString>,
+    #[command(flatten)]
+    pub(crate) conduct: Conduct,
+    #[command(flatten)]
+    pub(crate) recording: Recording,
+    /// Record nothing: the run cannot be resumed
+    #[arg(long, conflicts_with_all = ["journal", "durable"])]
+    pub(crate) no_journal: bool,
+    /// What `resume` does where a stage has changed; a new run has nothing to change
+    #[arg(long, value_name = "rerun|keep", hide = true)]
+    pub(crate) changed: Option<Changed>,
+}
+
+/// How the stages of a pipeline file are run and told of.
+#[derive(Debug, Args)]
+pub(crate) struct Conduct {
     /// Print one JSON object an item on standard output
     #[arg(long)]
     pub(crate) json: bool,
@@ -122,14 +137,6 @@ pub(crate) struct Run {
     pub(crate) isolate: bool,
     #[command(flatten)]
     pub(crate) pacing: Pacing,
-    #[command(flatten)]
-    pub(crate) recording: Recording,
-    /// Record nothing: the run cannot be resumed
-    #[arg(long, conflicts_with_all = ["journal", "durable"])]
-    pub(crate) no_journal: bool,
-    /// What `resume` does where a stage has changed; a new run has nothing to change
-    #[arg(long, value_name = "rerun|keep", hide = true)]
-    pub(crate) changed: Option<Changed>,
 }
 
 /// Where and how a run is recorded.
@@ -163,22 +170,8 @@ pub(crate) struct Resume {
     /// Where a stage has changed: run what it did again, or keep it
     #[arg(long, value_name = "rerun|keep")]
     pub(crate) changed: Option<Changed>,
-    /// Print one JSON object an item on standard output
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Leave out the display, the summary and the line for each failed item
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// When to show the live display on standard error
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) progress: When,
-    /// Stop when items fail: `soon` lets running jobs finish, `now` stops
-    /// them; after N failures, or when N% of the items answered have failed
-    #[arg(long, value_name = "soon|now[,fail=N|N%]")]
-    pub(crate) halt: Option<HaltAt>,
-    /// Run each job in a PID namespace of its own, which nothing outlives
-    #[arg(long)]
-    pub(crate) isolate: bool,
+    #[command(flatten)]
+    pub(crate) conduct: Conduct,
 }
 
 #[derive(Debug, Args)]

@@ -24,7 +24,7 @@ use crate::{
     fail_point,
     item::{Identity, Origin, Value},
     message::{Problem, harmless, words_of},
-    report::{Reporter, faults, json},
+    report::{Console, Reporter, faults, json},
     source,
     spec::Stage,
     words,
@@ -107,7 +107,7 @@ pub(crate) fn place(named: Option<&Path>, pipeline: Option<&Path>) -> PathBuf {
 /// # Errors
 ///
 /// If it cannot be: with what would help.
-pub(crate) fn open(path: &Path, durable: bool, reporter: &Reporter) -> Result<Journal, Problem> {
+pub(crate) fn open(path: &Path, durable: bool, console: &Console) -> Result<Journal, Problem> {
     // Past the largest file allowed a write fails, and does not end the program.
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     let mut journal = Journal::open(path).map_err(|error| problem(&error))?;
@@ -117,7 +117,7 @@ pub(crate) fn open(path: &Path, durable: bool, reporter: &Reporter) -> Result<Jo
     journal.set_probe(fail_point::reach);
     if let Some(kind) = journal.shared_file_system() {
         let path = harmless(path.as_os_str().as_bytes());
-        reporter.console().line(&format!(
+        console.line(&format!(
             "note: the journal `{path}` lies on {kind}, where recording is slow; `--journal FILE` \
              names another place"
         ));
@@ -144,9 +144,15 @@ pub(crate) fn problem(error: &Error) -> Problem {
 fn line(error: &Error) -> String {
     let mut line = error.to_string();
     let mut cause = std::error::Error::source(error);
+    let mut last = String::new();
     while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&words_of(error));
+        let words = words_of(error);
+        // SQLite's own error says once more what the one around it has said, with a number.
+        if last.is_empty() || !words.ends_with(&last) {
+            line.push_str(": ");
+            line.push_str(&words);
+        }
+        last = words;
         cause = error.source();
     }
     harmless(line.as_bytes())

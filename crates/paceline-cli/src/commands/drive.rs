@@ -182,11 +182,13 @@ where
     if let (Ok(summary), Some(record)) = (&mut ended, &record) {
         add(record.base(), summary);
     }
-    if let (Ok(summary), Some(record), false) = (&ended, &record, has_worked)
-        && record.is_resumed()
-    {
+    let idle = match (&ended, &record, has_worked) {
+        (Ok(summary), Some(record), false) if record.is_resumed() => why_idle(summary),
+        _ => None,
+    };
+    if let (Ok(summary), Some(why)) = (&ended, idle) {
         if !options.quiet {
-            console.line(&format!("nothing to do: all is done\n{}", summary.account()));
+            console.line(&format!("nothing to do: {why}\n{}", summary.account()));
         }
     } else if let Ok(summary) = &ended
         && !options.quiet
@@ -218,6 +220,15 @@ where
         return Ok(ExitCode::from(exit_code::TROUBLE));
     }
     Ok(ExitCode::from(status))
+}
+
+/// Why a run that is gone on with had no item to work on, unless it was stopped before.
+fn why_idle(summary: &Summary) -> Option<&'static str> {
+    match (summary.failed, summary.unfinished) {
+        (0, 0) if summary.source_ended => Some("all is done"),
+        (0, 1..) => Some("no item has failed"),
+        _ => None,
+    }
 }
 
 /// Makes the account one of all sessions of the run.

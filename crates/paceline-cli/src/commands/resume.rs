@@ -9,24 +9,22 @@ use std::{
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
     process::ExitCode,
-    sync::Arc,
 };
 
 use paceline_journal::{Journal, NewRun, Progress, StageSpec};
-use paceline_process::Isolation;
 
 use super::{
-    drive::{Options, Recorded, cannot_begin, drive},
+    drive::{Recorded, cannot_begin},
     open_items, run,
 };
 use crate::{
     args::{self, Changed},
     journal::{self, Base, Feed, Opened, problem},
     message::{Problem, harmless},
-    report::{Console, Reporter},
+    report::Console,
     source::{Interrupt, Items},
-    spec::{self, Stage},
-    stages::{self, Prints, Workshop},
+    spec::Stage,
+    stages::Workshop,
 };
 
 /// Which items are worked on.
@@ -78,6 +76,17 @@ pub(super) fn no_journal(path: &Path) -> Problem {
     )
 }
 
+/// The problem of a journal that has no run of this pipeline file, or none at all.
+pub(super) fn no_run(journal: &Path, pipeline: Option<&Path>) -> Problem {
+    let journal = harmless(journal.as_os_str().as_bytes());
+    match pipeline.map(|path| harmless(path.as_os_str().as_bytes())) {
+        None => Problem::new(format!("the journal `{journal}` has no run"))
+            .hint("`paceline run PIPELINE.toml` begins one".to_owned()),
+        Some(path) => Problem::new(format!("the journal `{journal}` has no run of `{path}`"))
+            .hint("`paceline runs` lists those it has".to_owned()),
+    }
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -89,9 +98,8 @@ pub(crate) fn resume(args: args::Resume, what: What) -> Result<ExitCode, Problem
     if !place.exists() {
         return Err(no_journal(&place));
     }
-    let reporter =
-        Arc::new(Reporter::new(Console::default()).quiet(args.quiet).recording(args.json));
-    let mut journal = journal::open(&place, args.recording.durable, &reporter)?;
+    let console = Console::default();
+    let mut journal = journal::open(&place, args.recording.durable, &console)?;
     let number = find(&journal, &target)?;
     let recorded = journal.run(number).map_err(|error| problem(&error))?;
     if recorded.command != "run" {
@@ -102,12 +110,7 @@ pub(crate) fn resume(args: args::Resume, what: What) -> Result<ExitCode, Problem
         ));
     }
     let path = pipeline_file(&target, &recorded, &place)?;
-    let mut file = spec::load(&path)?;
-    if args.isolate {
-        for stage in file.stages.iter_mut().filter(|stage| stage.work.is_command()) {
-            stage.isolation = Some(Isolation::Pid);
-        }
-    }
+    let file = run::load(&path, &args.conduct)?;
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
     let items = match (what, recorded.source.as_str()) {
         (What::Failed, _) | (What::NotDone, "stdin") => Items::given([], &interrupt),
@@ -121,32 +124,17 @@ pub(crate) fn resume(args: args::Resume, what: What) -> Result<ExitCode, Problem
     settle_changes(&mut journal, number, &file.stages, args.changed)?;
     let progress = journal.progress(number).map_err(|error| problem(&error))?;
     let is_stdin = recorded.source == "stdin";
-    if is_stdin && !progress.source_ended && !args.quiet {
-        reporter.console().line(
+    if is_stdin && !progress.source_ended && !args.conduct.quiet {
+        console.line(
             "note: standard input was not read to its end; only what was taken from it is known",
         );
     }
-    let mut shop = Workshop::of_file(&file, reporter.clone()).map_err(cannot_begin)?;
+    let reporter = run::reporter(&file, console, &args.conduct)?;
+    let mut shop = Workshop::of_file(&file, reporter).map_err(cannot_begin)?;
     let durable = args.recording.durable;
     let next = Next { number, what, durable, prints_output: false };
     let recorded = begin(journal, progress, next, &file.stages, &mut shop)?;
-    let options = Options {
-        name: file.name,
-        json: args.json,
-        quiet: args.quiet,
-        progress: args.progress,
-        halt: args.halt.map(|halt| halt.0),
-        always_sums_up: true,
-        reporter,
-        interrupt,
-        lines: None,
-        pacing: crate::args::Pacing::default(),
-        keeper: None,
-        recorded: Some(recorded),
-    };
-    let shop = Arc::new(shop);
-    let inputs = items.map(|item| item.map(run::alone));
-    drive(options, inputs, |items| stages::add_all(items, &file.stages, &shop, Prints::Nothing))
+    run::conduct(file, args.conduct, shop, items, interrupt, Some(recorded))
 }
 
 /// The journal's part in `each --journal`, with or without `--resume`.
@@ -160,7 +148,7 @@ pub(super) fn of_each(
     stages: &[Stage],
     shop: &mut Workshop,
 ) -> Result<Recorded, Problem> {
-    let mut journal = journal::open(path, args.durable, &shop.reporter)?;
+    let mut journal = journal::open(path, args.durable, shop.reporter.console())?;
     let newest = match args.resume {
         true => journal.newest("each", None).map_err(|error| problem(&error))?,
         false => None,
@@ -237,29 +225,19 @@ fn begin(
 }
 
 fn find(journal: &Journal, target: &Target) -> Result<u64, Problem> {
-    let newest = |pipeline: Option<&[u8]>| {
-        let run = journal.newest("run", pipeline).map_err(|error| problem(&error))?;
-        // The folder may have been moved with its journal in it.
-        match (run, pipeline) {
-            (None, Some(_)) => journal.newest("run", None).map_err(|error| problem(&error)),
-            (run, _) => Ok(run),
-        }
+    let newest = |command: &str, pipeline: Option<&[u8]>| {
+        journal.newest(command, pipeline).map_err(|error| problem(&error))
     };
     let found = match target {
         Target::Number(number) => return Ok(*number),
-        Target::Newest => newest(None)?,
-        Target::Pipeline(path) => newest(Some(&recorded_path(path)?))?,
+        Target::Pipeline(path) => newest("run", Some(&recorded_path(path)?))?,
+        // Better told that it is one of `each` than that there is none.
+        Target::Newest => match newest("run", None)? {
+            None => newest("each", None)?,
+            found => found,
+        },
     };
-    // Better told that it is one of `each` than that there is none.
-    let found = match found {
-        None => journal.newest("each", None).map_err(|error| problem(&error))?,
-        found => found,
-    };
-    found.ok_or_else(|| {
-        let path = harmless(journal.path().as_os_str().as_bytes());
-        Problem::new(format!("the journal `{path}` has no run of a pipeline file"))
-            .hint("`paceline run PIPELINE.toml` begins one".to_owned())
-    })
+    found.ok_or_else(|| no_run(journal.path(), target.pipeline()))
 }
 
 /// The pipeline file of a run: the one that is named, or where the journal has it.

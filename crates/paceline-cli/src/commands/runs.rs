@@ -12,7 +12,7 @@ use std::{
 use paceline_journal::{ErrorKind, FailedItem, Journal, Keep, Reader, RunInfo, StageInfo};
 use serde_json::{Map, Value as Json, json};
 
-use super::resume::{Target, no_journal, recorded_path};
+use super::resume::{Target, no_journal, no_run, recorded_path};
 use crate::{
     args, exit_code,
     journal::{self, problem},
@@ -112,7 +112,7 @@ pub(crate) fn status(args: args::Query) -> Result<ExitCode, Problem> {
         info.unfinished(),
         ending(&info)
     );
-    if info.ok < info.items && !is_running(&info) {
+    if info.ok < info.items && !info.is_running() {
         text.push_str(match info.command.as_str() {
             "each" => "run the command again with `--resume` to go on\n",
             _ => "`paceline resume` goes on with it\n",
@@ -180,17 +180,11 @@ fn find(args: &args::Query) -> Result<(Reader, u64), Problem> {
     let run = match &target {
         Target::Number(number) => Some(*number),
         Target::Newest => newest(None)?,
-        Target::Pipeline(path) => match newest(Some(&recorded_path(path)?))? {
-            None => newest(None)?,
-            run => run,
-        },
+        Target::Pipeline(path) => newest(Some(&recorded_path(path)?))?,
     };
     match run {
         Some(run) => Ok((reader, run)),
-        None => {
-            let path = harmless(place.as_os_str().as_bytes());
-            Err(Problem::new(format!("the journal `{path}` has no run")))
-        }
+        None => Err(no_run(&place, target.pipeline())),
     }
 }
 
@@ -324,15 +318,9 @@ fn failed_json(run: u64, item: &FailedItem) -> Json {
 fn ending(run: &RunInfo) -> String {
     match &run.ending {
         Some(ending) => ending.clone(),
-        None if is_running(run) => "running".to_owned(),
+        None if run.is_running() => "running".to_owned(),
         None => "killed".to_owned(),
     }
-}
-
-/// A process with that number may be another one; the lock of the journal knows.
-fn is_running(run: &RunInfo) -> bool {
-    let name = std::fs::read_to_string(format!("/proc/{}/comm", run.pid)).unwrap_or_default();
-    run.ending.is_none() && name.trim_end() == "paceline"
 }
 
 fn counted(number: u64, noun: &str) -> String {

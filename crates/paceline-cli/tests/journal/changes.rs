@@ -63,6 +63,8 @@ fn f6_a_new_last_stage_is_a_change_too() {
     let world = changed("echo {}2", more);
     resume(&world, Some("keep")).exits(0).says("nothing to do");
     resume(&world, None).exits(0).says("nothing to do");
+    let three = world.paceline(["status", "--json"]).end().exits(0).json().remove(2);
+    assert_eq!((&three["ok"], &three["retried"]), (&2.into(), &0.into()), "{three}");
 }
 
 #[test]

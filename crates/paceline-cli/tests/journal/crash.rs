@@ -39,13 +39,14 @@ impl Random {
     }
 }
 
-/// Goes on until the run is done; gives all that was printed and how often it was killed.
+/// Goes on until the run is done; gives all that was printed, in how many lines, and how often it
+/// was killed.
 fn until_done(
     world: &World,
     is_new: bool,
     mut kill_after: impl FnMut() -> Option<Duration>,
-) -> (BTreeSet<String>, usize) {
-    let (mut printed, mut kills) = (BTreeSet::new(), 0);
+) -> (BTreeSet<String>, usize, usize) {
+    let (mut printed, mut lines, mut kills) = (BTreeSet::new(), 0, 0);
     let mut is_first = is_new;
     loop {
         let has_run = !is_first && world.has(".paceline/journal.db") && has_begun(world);
@@ -60,9 +61,10 @@ fn until_done(
             started.signal(Signal::KILL);
         }
         let ended: Ended = started.end();
+        lines += ended.lines().len();
         printed.extend(ended.printed());
         match (ended.code, ended.signal) {
-            (Some(0), _) => return (printed, kills),
+            (Some(0), _) => return (printed, lines, kills),
             (None, Some(9)) => kills += 1,
             _ => panic!("{ended:?}"),
         }
@@ -86,8 +88,9 @@ fn check(world: &World, items: usize, kills: usize, printed: &BTreeSet<String>) 
     assert_eq!(seen, set_of(items), "the last stage has seen every item");
     assert_eq!(sink.len(), items, "an item has one identity in all sessions");
     let attempts = world.count("three.log");
-    // Besides what ran, what had ended in the last two milliseconds may run again.
-    let most = items + kills * (LAST_WORKERS + 2);
+    // Besides what ran, as many answers as may be unrecorded: four, with so few workers. With them
+    // that is less than the eight jobs that the three stages have at once.
+    let most = items + kills * (LAST_WORKERS + 4);
     assert!(attempts <= most, "{attempts} attempts of {items} items with {kills} kills");
     assert_eq!(world.list("out").len(), items, "an output for each and nothing else");
     assert_eq!(world.sql::<String>("PRAGMA integrity_check"), "ok");
@@ -99,26 +102,31 @@ fn check(world: &World, items: usize, kills: usize, printed: &BTreeSet<String>) 
 
 #[test]
 fn f1_killed_at_random_moments_a_run_comes_to_the_same_end() {
-    let soak = std::env::var("PACELINE_SOAK_SECONDS").ok().and_then(|text| text.parse().ok());
-    let (items, longest, wanted) = match soak {
-        None => (150, 300, 50),
-        Some(_) => (2000, 1500, usize::MAX),
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    // So many kills, or as many as the time allows.
+    let (kills, soak) = (number("PACELINE_F1_KILLS"), number("PACELINE_SOAK_SECONDS"));
+    let (items, longest, wanted, limit) = match (kills, soak) {
+        (None, None) => (150, 300, 50, 60),
+        (Some(kills), _) => (2000, 1500, kills as usize, 30 * kills),
+        (None, Some(seconds)) => (2000, 1500, usize::MAX, seconds),
     };
-    let end = Instant::now() + Duration::from_secs(soak.unwrap_or(60));
+    let end = Instant::now() + Duration::from_secs(limit);
     let mut random = Random::new();
-    let mut all = 0;
+    let (mut all, mut twice) = (0, 0);
     while all < wanted && Instant::now() < end {
         let world = World::chain(items);
         let left = wanted - all;
         let mut planned = 0;
-        let (printed, kills) = until_done(&world, true, || {
+        let (printed, lines, kills) = until_done(&world, true, || {
             planned += 1;
             (planned <= left).then(|| Duration::from_millis(5 + random.below(longest)))
         });
         check(&world, items, kills, &printed);
-        all += kills;
+        (all, twice) = (all + kills, twice + lines - printed.len());
     }
-    say(&format!("{all} kills"));
+    say(&format!("{all} kills, {twice} lines printed twice"));
+    // A kill can come between the write of a line and that of its mark, and hardly ever does.
+    assert!(twice <= 5 + all / 10, "{twice} lines were printed twice with {all} kills");
     assert!(all >= 50 || soak.is_some(), "{all} kills in a minute");
 }
 
@@ -163,6 +171,24 @@ fn f2_killed_at_every_named_point_a_run_comes_to_the_same_end() {
 }
 
 #[test]
+fn f2_what_was_printed_and_not_committed_is_not_printed_again() {
+    let mut twice = 0;
+    for count in [12, 20, 30] {
+        let world = World::chain(30);
+        let fail = format!("journal.before-commit:{count}");
+        let ended = world.run(["-q"]).env("PACELINE_FAIL", &fail).end();
+        assert_eq!(ended.signal, Some(9), "{fail}: {ended:?}");
+        let resumed = world.resume(["-q"]).end().exits(0);
+        let printed = [ended.lines(), resumed.lines()].concat();
+        let set: BTreeSet<&str> = printed.iter().copied().collect();
+        assert_eq!(set.len(), 30, "{fail}: every line");
+        twice += printed.len() - set.len();
+    }
+    // The kill may have come between the write of a line and that of its mark.
+    assert!(twice <= 1, "{twice} lines were printed twice");
+}
+
+#[test]
 fn what_a_killed_run_has_left_running_is_ended_before_its_items_run_again() {
     let world = World::with(
         r#"
@@ -170,21 +196,25 @@ fn what_a_killed_run_has_left_running_is_ended_before_its_items_run_again() {
 values = ["a"]
 [[stage]]
 name = "one"
-shell = 'echo $$ >> pids; if test ! -e second; then exec sleep 1000; fi; grep -q . /proc/$(head -n 1 pids)/cmdline 2>/dev/null && echo alive || echo gone'
+shell = 'test ! -e second || exec echo again; setsid sh -c "echo \$\$ >> pids; exec sleep 1000" & echo $$ >> pids; exec sleep 1000'
 "#,
     );
     let mut started = world.run(["-q"]).start();
-    started.until("the job runs", || world.has("pids"));
+    started.until("the jobs run", || world.has("pids") && world.count("pids") == 2);
     // Neither the program nor its guard gets to clean up.
-    let guard = world.children_of(&started).into_iter().find(|(_, line)| line.contains("guard"));
-    if let Some((pid, _)) = guard {
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, Signal::KILL).unwrap();
-    }
+    let is_guard = |(_, line): &(i32, String)| line.contains("guard");
+    let guard = world.children_of(&started).into_iter().find(is_guard).expect("there is a guard");
+    let guard = rustix::process::Pid::from_raw(guard.0).unwrap();
+    rustix::process::kill_process(guard, Signal::KILL).unwrap();
     started.signal(Signal::KILL);
     started.end();
+    let left: Vec<String> =
+        world.read("pids").lines().map(|pid| format!("/proc/{pid}/fd")).collect();
+    let lives = |of: &String| std::fs::read_dir(of).is_ok_and(|mut open| open.next().is_some());
+    assert!(left.iter().all(lives), "both are left");
     world.write("second", "");
-    assert_eq!(world.resume(["-q"]).end().exits(0).text(), "gone\n");
+    assert_eq!(world.resume(["-q"]).end().exits(0).text(), "again\n");
+    assert!(!left.iter().any(lives), "resume has ended them");
 }
 
 #[test]

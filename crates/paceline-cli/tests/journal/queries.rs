@@ -113,3 +113,55 @@ fn what_programs_are_told_has_the_names_that_the_page_gives() {
         assert_eq!(names, told, "{command}");
     }
 }
+
+#[test]
+fn a_run_is_said_to_go_on_while_its_process_lives() {
+    let world = World::with(
+        r#"
+[source]
+values = ["a"]
+[[stage]]
+name = "one"
+shell = "echo > on; exec sleep 1000"
+"#,
+    );
+    let mut started = world.run(["-q"]).start();
+    started.until("the job runs", || world.has("on"));
+    let ending = || world.paceline(["runs", "--json"]).end().exits(0).json()[0]["ending"].clone();
+    assert_eq!(ending(), "running");
+    let status = world.paceline(["status"]).end().exits(0);
+    assert!(status.text().contains("unfinished 1; running"), "{}", status.text());
+    started.signal(rustix::process::Signal::KILL);
+    started.end();
+    assert_eq!(ending(), "killed");
+}
+
+#[test]
+fn what_a_job_used_is_recorded_with_its_worker_and_its_times() {
+    let world = World::with(
+        r#"
+[source]
+values = ["a"]
+[[stage]]
+name = "one"
+shell = "i=0; while test $i -lt 20000; do i=$((i + 1)); done"
+workers = 1
+"#,
+    );
+    world.run(["-q"]).end().exits(0);
+    let number = |sql: &str| world.sql::<i64>(sql);
+    let cpu = number("SELECT cpu_us FROM results");
+    let service = number("SELECT service_us FROM results");
+    assert!(cpu > 1000, "{cpu} us of CPU time");
+    assert!(service >= cpu / 2, "{service} us in all, {cpu} of CPU time");
+    assert!(number("SELECT peak_memory_kb FROM results") > 100);
+    assert_eq!(number("SELECT worker FROM results"), 1);
+    assert_eq!(number("SELECT attempts FROM results"), 1);
+    let sql = "SELECT r.ended_unix_ms >= i.taken_unix_ms AND i.taken_unix_ms >= \
+               s.started_unix_ms AND s.ended_unix_ms >= r.ended_unix_ms \
+               FROM results r JOIN items i USING (run, seq) JOIN sessions s USING (run)";
+    assert_eq!(number(sql), 1, "times are in order");
+    let sql = "SELECT count(*) FROM sessions WHERE version <> '' AND ending = 'complete' AND \
+               exit_status = 0 AND pid > 0 AND pid_start > 0 AND boot <> '' AND token <> ''";
+    assert_eq!(number(sql), 1);
+}

@@ -270,3 +270,47 @@ fn f4_a_second_runner_is_refused_and_told_the_first_ones_number() {
     std::fs::write(world.path("gate"), "").unwrap();
     first.end().exits(0);
 }
+
+#[test]
+fn a_pipeline_file_is_never_taken_for_another_one() {
+    let world = picky("a\n", &[]);
+    world.run(["-q"]).end().exits(0);
+    world.write("other.toml", PICKY.replace("{one}-2", "{one}-3"));
+    for words in
+        [&["resume"][..], &["retry"], &["status"], &["failed"], &["resume", "--changed", "rerun"]]
+    {
+        world.paceline(words).arg("other.toml").end().exits(2).says("has no run of `other.toml`");
+    }
+    world.resume(["-q", "p.toml"]).end().exits(0);
+    // Under another path it is the same, unless there is still a file where it was.
+    std::fs::create_dir(world.path("moved")).unwrap();
+    for name in ["p.toml", "items", ".paceline"] {
+        std::fs::rename(world.path(name), world.path(format!("moved/{name}"))).unwrap();
+    }
+    let ended = world.resume(["moved/p.toml"]).end().exits(0).counts(1, 1, 0, 0);
+    ended.says("nothing to do: all is done");
+}
+
+#[test]
+fn retry_says_that_nothing_has_failed_where_items_are_left() {
+    let world = picky("a\nb\nc\n", &["b"]);
+    world.run(["-q", "--halt", "now"]).end();
+    std::fs::remove_file(world.path("bad-b")).unwrap();
+    world.paceline(["retry", "-q"]).end();
+    let ended = world.paceline(["retry"]).end();
+    match ended.account() {
+        Some([3, 3, 0, 0]) => ended.exits(0).says("nothing to do: all is done"),
+        _ => ended.exits(3).says("nothing to do: no item has failed"),
+    };
+}
+
+#[test]
+fn resume_takes_the_settings_of_the_pace_that_run_takes() {
+    let world = picky("a\nb\n", &["b"]);
+    world.run(["-q", "--freeze", "plan.toml"]).end().exits(1);
+    std::fs::remove_file(world.path("bad-b")).unwrap();
+    let words = ["--workers-from", "plan.toml", "--pace-log", "log", "--cpu-budget", "1"];
+    world.resume(words).arg("--freeze").arg("again.toml").end().exits(0).counts(2, 2, 0, 0);
+    assert!(world.has("log") && world.has("again.toml"));
+    world.resume(["--workers-from", "gone"]).end().exits(2).says("gone");
+}
