@@ -107,9 +107,9 @@ fn open(core: &Core, nodes: &[Box<dyn Node + '_>]) {
     core.fit(nodes);
 }
 
-/// Starts everything: the source, so that workers find items and need not be
-/// woken, and then the stages from the sink's end on, so that no queue closes
-/// early.
+/// Starts everything: the stages from the sink's end on, so that no queue
+/// closes early, and the source last: jobs begin with the first item, and may
+/// take the places of threads that are still to be started.
 fn start<'s>(
     core: &'s Core,
     nodes: &'s [Box<dyn Node + '_>],
@@ -117,14 +117,14 @@ fn start<'s>(
     exit: Option<&'s pacer::Exit<'_>>,
     hosts: &Arc<Hosts<'s, '_>>,
 ) -> Result<(), Error> {
-    hosts.on_thread("paceline-source", move || {
-        core.guarded(|| block_on(source.feed(core)));
-    })?;
     for node in nodes.iter().rev() {
         node.start_missing(hosts, core)?;
     }
     let at_hand = hosts.clone();
-    hosts.on_thread("paceline", move || conductor::conduct(core, nodes, exit, &at_hand))
+    hosts.on_thread("paceline", move || conductor::conduct(core, nodes, exit, &at_hand))?;
+    hosts.on_thread("paceline-source", move || {
+        core.guarded(|| block_on(source.feed(core)));
+    })
 }
 
 /// The most items that may be inside at once so that what an ordered stage

@@ -172,18 +172,20 @@ fn f2_killed_at_every_named_point_a_run_comes_to_the_same_end() {
 
 #[test]
 fn f2_what_was_printed_and_not_committed_is_not_printed_again() {
-    let mut twice = 0;
-    for count in [12, 20, 30] {
+    let (mut kills, mut twice) = (0, 0);
+    // How many commits a run takes depends on how busy the machine is.
+    for count in [3, 6, 12, 20, 30] {
         let world = World::chain(30);
         let fail = format!("journal.before-commit:{count}");
         let ended = world.run(["-q"]).env("PACELINE_FAIL", &fail).end();
-        assert_eq!(ended.signal, Some(9), "{fail}: {ended:?}");
+        kills += usize::from(ended.signal == Some(9));
         let resumed = world.resume(["-q"]).end().exits(0);
         let printed = [ended.lines(), resumed.lines()].concat();
         let set: BTreeSet<&str> = printed.iter().copied().collect();
         assert_eq!(set.len(), 30, "{fail}: every line");
         twice += printed.len() - set.len();
     }
+    assert!(kills >= 2, "killed {kills} times");
     // The kill may have come between the write of a line and that of its mark.
     assert!(twice <= 1, "{twice} lines were printed twice");
 }
