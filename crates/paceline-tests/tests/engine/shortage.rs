@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io,
+    io::{self, Read},
     os::fd::OwnedFd,
     sync::{
         Arc, Mutex,
@@ -14,14 +14,15 @@ use std::{
 
 use paceline::{
     Attempt, BoxError, Chain, Clock, Command, ErrorKind, Job, Observer, Output, Pipeline, Stdin,
+    Stdout,
 };
 
 use crate::support::{millis, until, watched_alone};
 
-/// The first item has a child that reads to the end of a pipe; for the others
-/// there is no room until it is made.
+/// The first item has a child that says a line and reads to the end of a pipe;
+/// for the others there is no room until it is made.
 struct Short {
-    input: Option<Arc<File>>,
+    first: Option<(Arc<File>, Arc<File>)>,
     has_room: Arc<AtomicBool>,
 }
 
@@ -30,9 +31,14 @@ impl Job<u64> for Short {
     type State = ();
 
     fn start(&self, item: &u64, _: &Attempt) -> Result<(Chain, ()), BoxError> {
-        match &self.input {
-            Some(input) if *item == 0 => {
-                Ok((Chain::new([Command::new("cat").stdin(Stdin::File(input.clone()))]), ()))
+        match &self.first {
+            Some((input, output)) if *item == 0 => {
+                let command = Command::new("sh").args(["-c", "echo; exec cat"]);
+                let (stdin, stdout) = (input.clone(), output.clone());
+                Ok((
+                    Chain::new([command.stdin(Stdin::File(stdin)).stdout(Stdout::File(stdout))]),
+                    (),
+                ))
             }
             _ if self.has_room.load(Ordering::SeqCst) => {
                 Ok((Chain::new([Command::new("true")]), ()))
@@ -63,7 +69,7 @@ fn f14_where_nothing_can_be_started_and_nothing_runs_the_run_ends_after_ten_seco
     watched_alone(|| {
         let (clock, told) = (Clock::manual(), Arc::new(Told::default()));
         let running = Pipeline::from_iter(0..300)
-            .command_job("convert", Short { input: None, has_room: Arc::default() })
+            .command_job("convert", Short { first: None, has_room: Arc::default() })
             .workers(4)
             .clock(&clock)
             .observer(told.clone())
@@ -95,16 +101,20 @@ fn f13_a_start_waits_however_long_while_another_child_runs() {
     watched_alone(|| {
         let (clock, told) = (Clock::manual(), Arc::new(Told::default()));
         let (reader, writer) = io::pipe().unwrap();
+        let (mut said, says) = io::pipe().unwrap();
         let has_room = Arc::new(AtomicBool::new(false));
-        let input = Some(Arc::new(File::from(OwnedFd::from(reader))));
+        let file = |end: OwnedFd| Arc::new(File::from(end));
+        let first = Some((file(reader.into()), file(says.into())));
         let running = Pipeline::from_iter(0..3)
-            .command_job("convert", Short { input, has_room: has_room.clone() })
+            .command_job("convert", Short { first, has_room: has_room.clone() })
             .workers(2)
             .clock(&clock)
             .observer(told.clone())
             .discard()
             .start()
             .unwrap();
+        // Time that passes before it runs counts against all that wait.
+        said.read_exact(&mut [0]).unwrap();
         until("somebody is told that it waits", || {
             clock.advance(STEP);
             !told.0.lock().unwrap().is_empty()
