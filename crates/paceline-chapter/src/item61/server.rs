@@ -66,6 +66,9 @@ struct Shared {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
+/// How many connections may wait to be accepted.
+const BACKLOG: i32 = 1024;
+
 impl Server {
     /// Starts a server on a free port of this machine. The guesses on each
     /// connection follow from `seed`.
@@ -75,6 +78,9 @@ impl Server {
     /// If it cannot listen, or a thread or event loop cannot be started.
     pub fn start(form: Form, seed: u64) -> Result<Self, BoxError> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        // The 128 places of the standard library are few: a client that finds none tries again
+        // after a second.
+        rustix::net::listen(&listener, BACKLOG)?;
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared {
             seed,
