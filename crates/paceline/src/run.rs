@@ -82,6 +82,10 @@ pub(crate) fn run<R>(
             exits.close.into_iter().for_each(|close| close(core));
         }
         block_on(core.quiet.until(|| core.live.load(Ordering::SeqCst) == 0));
+        // Workers that have all panicked take nothing more: the source must not wait for them.
+        for node in nodes {
+            core.guarded(|| node.stage().abandon(core));
+        }
         hosts.finish();
         core.end();
         output
