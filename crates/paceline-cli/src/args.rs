@@ -116,7 +116,7 @@ pub(crate) struct Run {
     pub(crate) changed: Option<Changed>,
 }
 
-/// How the stages of a pipeline file are run and told of.
+/// How the stages are run and told of.
 #[derive(Debug, Args)]
 pub(crate) struct Conduct {
     /// Print one JSON object an item on standard output
@@ -250,19 +250,8 @@ paceline each [OPTIONS] COMMAND [ARG...]
        paceline each [OPTIONS] COMMAND [ARG...] ::: VALUE... [::: VALUE...]
        paceline each [OPTIONS] COMMAND [ARG...] :::: FILE...")]
 pub(crate) struct Each {
-    /// The command, and after `:::` values or after `::::` files; `:::+` and
-    /// `::::+` link to the source before
-    #[arg(value_name = "COMMAND [ARG...] [::: VALUE...]", trailing_var_arg = true)]
-    pub(crate) words: Vec<OsString>,
-    /// Read items from FILE, `-` for standard input; several are combined
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) arg_file: Vec<OsString>,
-    /// Items end with NUL and not with a newline
-    #[arg(short = '0', long)]
-    pub(crate) null: bool,
-    /// Leave out empty items
-    #[arg(long)]
-    pub(crate) skip_empty: bool,
+    #[command(flatten)]
+    pub(crate) job: Job,
     /// How many jobs at once: a number, a percentage of the cores, or `auto`,
     /// which finds as many as are of use; `auto,max=N` at most N of them
     #[arg(
@@ -281,13 +270,10 @@ pub(crate) struct Each {
     #[arg(long, value_name = "COMMAND")]
     pub(crate) then: Vec<OsString>,
     #[command(flatten)]
-    pub(crate) pacing: Pacing,
+    pub(crate) conduct: Conduct,
     /// How many jobs of the `--then` commands at once
     #[arg(long, value_name = "N|N%|auto")]
     pub(crate) then_workers: Vec<Width>,
-    /// Give N items to a job, as arguments
-    #[arg(short = 'n', long = "batch", value_name = "N", default_value = "1", value_parser = at_least_one)]
-    pub(crate) batch: usize,
     /// The longest time of an attempt: 250ms, 30s, 5m, 1h
     #[arg(long, value_name = "DUR", value_parser = positive_span)]
     pub(crate) timeout: Option<Span>,
@@ -300,13 +286,6 @@ pub(crate) struct Each {
     /// The wait before the first extra attempt; it doubles from one to the next
     #[arg(long, value_name = "DUR", default_value = "0s")]
     pub(crate) backoff: Span,
-    /// Stop when items fail: `soon` lets running jobs finish, `now` stops
-    /// them; after N failures, or when N% of the items answered have failed
-    #[arg(long, value_name = "soon|now[,fail=N|N%]")]
-    pub(crate) halt: Option<HaltAt>,
-    /// Run each job in a PID namespace of its own, which nothing outlives
-    #[arg(long)]
-    pub(crate) isolate: bool,
     /// Begin each line of output with the item and a tab
     #[arg(long)]
     pub(crate) tag: bool,
@@ -323,18 +302,6 @@ pub(crate) struct Each {
     /// Write a table of the jobs in the columns of GNU parallel's
     #[arg(long, value_name = "FILE")]
     pub(crate) joblog: Option<PathBuf>,
-    /// Print one JSON object an item on standard output
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Run the command, given as one word, by `sh -c`; items stay data
-    #[arg(long)]
-    pub(crate) shell: bool,
-    /// Give the item on standard input and not as an argument
-    #[arg(long)]
-    pub(crate) stdin: bool,
-    /// Use STR in place of `{}`
-    #[arg(short = 'I', long = "replace", value_name = "STR", value_parser = OsStringValueParser::new().try_map(filled))]
-    pub(crate) replace: Option<OsString>,
     /// Record in FILE what becomes of the items; nothing is recorded unless said
     #[arg(long, value_name = "FILE")]
     pub(crate) journal: Option<PathBuf>,
@@ -351,12 +318,36 @@ pub(crate) struct Each {
     /// Record nothing, as it is unless said
     #[arg(long, hide = true, conflicts_with = "journal")]
     pub(crate) no_journal: bool,
-    /// When to show the live display on standard error
-    #[arg(long, value_name = "WHEN", default_value = "auto")]
-    pub(crate) progress: When,
-    /// Leave out the display, the summary and the line for each failed item
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
+}
+
+/// What a job does, and with which items.
+#[derive(Debug, Args)]
+pub(crate) struct Job {
+    /// The command, and after `:::` values or after `::::` files; `:::+` and
+    /// `::::+` link to the source before
+    #[arg(value_name = "COMMAND [ARG...] [::: VALUE...]", trailing_var_arg = true)]
+    pub(crate) words: Vec<OsString>,
+    /// Read items from FILE, `-` for standard input; several are combined
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) arg_file: Vec<OsString>,
+    /// Items end with NUL and not with a newline
+    #[arg(short = '0', long)]
+    pub(crate) null: bool,
+    /// Leave out empty items
+    #[arg(long)]
+    pub(crate) skip_empty: bool,
+    /// Give N items to a job, as arguments
+    #[arg(short = 'n', long = "batch", value_name = "N", default_value = "1", value_parser = at_least_one)]
+    pub(crate) batch: usize,
+    /// Run the command, given as one word, by `sh -c`; items stay data
+    #[arg(long)]
+    pub(crate) shell: bool,
+    /// Give the item on standard input and not as an argument
+    #[arg(long)]
+    pub(crate) stdin: bool,
+    /// Use STR in place of `{}`
+    #[arg(short = 'I', long = "replace", value_name = "STR", value_parser = OsStringValueParser::new().try_map(filled))]
+    pub(crate) replace: Option<OsString>,
 }
 
 /// How the number of workers is found and told of.
@@ -402,30 +393,8 @@ impl FromStr for Budget {
 /// job of the sample fails, or if the target cannot be met.
 #[derive(Debug, Args)]
 pub(crate) struct Advise {
-    /// The command, and after `:::` values or after `::::` files
-    #[arg(value_name = "COMMAND [ARG...] [::: VALUE...]", trailing_var_arg = true)]
-    pub(crate) words: Vec<OsString>,
-    /// Read items from FILE, `-` for standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) arg_file: Vec<OsString>,
-    /// Items end with NUL and not with a newline
-    #[arg(short = '0', long)]
-    pub(crate) null: bool,
-    /// Leave out empty items
-    #[arg(long)]
-    pub(crate) skip_empty: bool,
-    /// Give N items to a job, as arguments
-    #[arg(short = 'n', long = "batch", value_name = "N", default_value = "1", value_parser = at_least_one)]
-    pub(crate) batch: usize,
-    /// Run the command, given as one word, by `sh -c`; items stay data
-    #[arg(long)]
-    pub(crate) shell: bool,
-    /// Give the item on standard input and not as an argument
-    #[arg(long)]
-    pub(crate) stdin: bool,
-    /// Use STR in place of `{}`
-    #[arg(short = 'I', long = "replace", value_name = "STR")]
-    pub(crate) replace: Option<OsString>,
+    #[command(flatten)]
+    pub(crate) job: Job,
     /// The longest time of a job of the sample: 250ms, 30s, 5m, 1h
     #[arg(long, value_name = "DUR", value_parser = positive_span)]
     pub(crate) timeout: Option<Span>,

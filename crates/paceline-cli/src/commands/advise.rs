@@ -258,28 +258,26 @@ impl Advice {
 ///
 /// Whatever is wrong before anything is run.
 pub(crate) fn run(args: args::Advise) -> Result<ExitCode, Problem> {
-    let (command, said) = inputs::divide(args.words, &args.arg_file)?;
+    let (command, said) = inputs::divide(args.job.words.clone(), &args.job.arg_file)?;
     if command.is_empty() {
         return Err(Problem::new("there is no command to take advice for")
             .hint("name it before the items: `paceline advise sleep ::: 0.1 0.1 0.1`".to_owned()));
     }
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
-    let form =
-        each::Form { shell: args.shell, stdin: args.stdin, replace: args.replace.as_deref() };
-    let work = each::work(form, &command)?;
-    each::check_holes(each::holes(&work), said.len().max(1).saturating_mul(args.batch))?;
+    let work = each::work(&args.job, &command)?;
+    each::check_holes(each::holes(&work), said.len().max(1).saturating_mul(args.job.batch))?;
     let (mut jobs, mut items) = (Vec::new(), 0);
-    let mut inputs = inputs::open(said, args.null, args.skip_empty, &interrupt)?.peekable();
+    let mut inputs = inputs::open(said, args.job.null, args.job.skip_empty, &interrupt)?.peekable();
     while inputs.peek().is_some() {
         let mut parts = Vec::new();
-        for input in inputs.by_ref().take(args.batch) {
+        for input in inputs.by_ref().take(args.job.batch) {
             let (_, values) = input.map_err(|error| Problem::new(error.to_string()))?;
             items += 1;
             parts.extend(values);
         }
         if jobs.len() < args.sample {
             let sources: Vec<&[u8]> = parts.iter().map(|part| &**part).collect();
-            let stdin = args.stdin.then(|| lines_of(&sources, args.batch > 1));
+            let stdin = args.job.stdin.then(|| lines_of(&sources, args.job.batch > 1));
             jobs.push(Job { words: words(&work, &sources, items as u64)?, stdin });
         }
     }
@@ -319,7 +317,7 @@ pub(crate) fn run(args: args::Advise) -> Result<ExitCode, Problem> {
     let program = program.split([' ', '\t']).next().unwrap_or_default();
     let program = program.rsplit('/').next().unwrap_or_default().to_owned();
     let question = Question {
-        items: args.items.unwrap_or(items).div_ceil(args.batch),
+        items: args.items.unwrap_or(items).div_ceil(args.job.batch),
         cores: cores(),
         target: args.target.map(|target| target.0.as_secs_f64()),
         is_python: program.starts_with("python"),

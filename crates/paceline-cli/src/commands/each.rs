@@ -38,18 +38,18 @@ use crate::{
 ///
 /// Whatever is wrong before anything is run.
 pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
-    let (command, said) = inputs::divide(args.words.clone(), &args.arg_file)?;
+    let (command, said) = inputs::divide(args.job.words.clone(), &args.job.arg_file)?;
     if command.is_empty() {
         return Err(Problem::new("there is no command to run for each item")
             .hint("name it before the items: `paceline each gzip ::: a.txt b.txt`".to_owned()));
     }
     let mut stages = stages_of(&args, &command)?;
-    if let Some(path) = &args.pacing.workers_from {
+    if let Some(path) = &args.conduct.pacing.workers_from {
         thaw(path, &mut stages)?;
     }
-    check_numbers(&stages, said.len().max(1).saturating_mul(args.batch))?;
+    check_numbers(&stages, said.len().max(1).saturating_mul(args.job.batch))?;
     let interrupt = Interrupt::new().map_err(cannot_begin)?;
-    let inputs = inputs::open(said, args.null, args.skip_empty, &interrupt)?;
+    let inputs = inputs::open(said, args.job.null, args.job.skip_empty, &interrupt)?;
     if args.dry_run {
         return dry_run(&stages, inputs);
     }
@@ -61,12 +61,12 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
         return Ok(unlogged(&Console::default(), &error));
     }
     let keeper = args.ordered.then(Keeper::default);
-    let pace_log = args.pacing.pace_log.as_ref();
+    let pace_log = args.conduct.pacing.pace_log.as_ref();
     let pace_log = pace_log.map(|path| PaceLog::create(path, &stages)).transpose()?;
     let reporter = Arc::new(
         Reporter::new(Console::default())
-            .quiet(args.quiet)
-            .recording(args.json)
+            .quiet(args.conduct.quiet)
+            .recording(args.conduct.json)
             .tagging(args.tag)
             .in_order(keeper.clone())
             .logging(log)
@@ -86,20 +86,21 @@ pub(crate) fn each(args: args::Each) -> Result<ExitCode, Problem> {
     let shop = Arc::new(shop);
     let options = Options {
         name: stages[0].name.clone(),
-        json: args.json,
-        quiet: args.quiet,
-        progress: args.progress,
-        halt: args.halt.map(|halt| halt.0),
+        json: args.conduct.json,
+        quiet: args.conduct.quiet,
+        progress: args.conduct.progress,
+        halt: args.conduct.halt.map(|halt| halt.0),
         always_sums_up: false,
         reporter,
         interrupt,
         lines,
-        pacing: args.pacing,
+        pacing: args.conduct.pacing,
         keeper,
         recorded,
     };
-    let prints = if args.ungrouped && !args.json { Prints::Directly } else { Prints::Whole };
-    let window = AHEAD.saturating_mul(args.batch as u64);
+    let prints =
+        if args.ungrouped && !args.conduct.json { Prints::Directly } else { Prints::Whole };
+    let window = AHEAD.saturating_mul(args.job.batch as u64);
     drive(options, inputs, |items| stages::add_all(items, &stages, &shop, prints).window(window))
 }
 
@@ -117,8 +118,7 @@ fn stages_of(args: &args::Each, command: &[OsString]) -> Result<Vec<Stage>, Prob
     let commands =
         std::iter::once(command.to_vec()).chain(args.then.iter().map(|then| vec![then.clone()]));
     for (index, command) in commands.enumerate() {
-        let form = Form { shell: args.shell, stdin: args.stdin, replace: args.replace.as_deref() };
-        let work = work(form, &command)?;
+        let work = work(&args.job, &command)?;
         let name = name(&stages, &command);
         let mut stage = Stage::of_command(name, work);
         let width = match index.checked_sub(1) {
@@ -129,15 +129,15 @@ fn stages_of(args: &args::Each, command: &[OsString]) -> Result<Vec<Stage>, Prob
         stage.timeout = args.timeout.map(|timeout| timeout.0);
         stage.grace = args.grace.0;
         stage.retry = Retry { times: args.retries, backoff: args.backoff.0, ..Retry::default() };
-        stage.stdin = args.stdin;
-        stage.isolation = args.isolate.then_some(Isolation::Pid);
+        stage.stdin = args.job.stdin;
+        stage.isolation = args.conduct.isolate.then_some(Isolation::Pid);
         stage.definition = definition(args, &command, index == 0);
         stages.push(stage);
     }
     let last = stages.len() - 1;
     stages[last].ordered = args.ordered;
-    if args.batch > 1 {
-        stages[0].batch = Some(Batch { items: args.batch, wait: None });
+    if args.job.batch > 1 {
+        stages[0].batch = Some(Batch { items: args.job.batch, wait: None });
     }
     Ok(stages)
 }
@@ -145,30 +145,22 @@ fn stages_of(args: &args::Each, command: &[OsString]) -> Result<Vec<Stage>, Prob
 /// All that decides what a command makes of an item, in one spelling.
 fn definition(args: &args::Each, command: &[OsString], is_first: bool) -> String {
     let words = words::quote_all(command.iter().map(|word| word.as_bytes()));
-    let kind = if args.shell { "shell" } else { "run" };
-    let mut definition = format!("{kind}={words}\nstdin={}\n", args.stdin);
-    if let Some(replace) = &args.replace {
+    let kind = if args.job.shell { "shell" } else { "run" };
+    let mut definition = format!("{kind}={words}\nstdin={}\n", args.job.stdin);
+    if let Some(replace) = &args.job.replace {
         definition.push_str(&format!("replace={}\n", words::quote_all([replace.as_bytes()])));
     }
-    if is_first && args.batch > 1 {
-        definition.push_str(&format!("batch={}\n", args.batch));
+    if is_first && args.job.batch > 1 {
+        definition.push_str(&format!("batch={}\n", args.job.batch));
     }
     definition
 }
 
-/// In which form a command is given.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Form<'a> {
-    pub(super) shell: bool,
-    pub(super) stdin: bool,
-    pub(super) replace: Option<&'a OsStr>,
-}
-
 /// The work of one command.
-pub(super) fn work(args: Form<'_>, command: &[OsString]) -> Result<Work, Problem> {
-    let replace = args.replace.map_or(&b"{}"[..], OsStrExt::as_bytes);
+pub(super) fn work(job: &args::Job, command: &[OsString]) -> Result<Work, Problem> {
+    let replace = job.replace.as_deref().map_or(&b"{}"[..], OsStrExt::as_bytes);
     let dialect = Dialect::Each { replace };
-    if args.shell {
+    if job.shell {
         let [script] = command else {
             return Err(Problem::new("`--shell` takes the script as one word").hint(
                 "put it in single quotes: paceline each --shell 'grep x {} | wc -l'".to_owned(),
@@ -177,7 +169,7 @@ pub(super) fn work(args: Form<'_>, command: &[OsString]) -> Result<Work, Problem
         let mut script = ShellTemplate::parse(script.as_bytes(), dialect).map_err(|error| {
             Problem::new(format!("in `{}`: {error}", script.to_string_lossy())).hint(error.hint())
         })?;
-        if args.stdin {
+        if job.stdin {
             script.never_append();
         }
         return Ok(Work::Shell(script));
@@ -187,7 +179,7 @@ pub(super) fn work(args: Form<'_>, command: &[OsString]) -> Result<Work, Problem
         let shown = words::quote_all(arguments.iter().copied());
         Problem::new(format!("in the command {shown}: {error}")).hint(error.hint(false))
     })?;
-    if args.stdin {
+    if job.stdin {
         command.never_append();
     }
     Ok(Work::Run(command))
