@@ -186,8 +186,8 @@ pub(crate) fn asked_for() -> Option<String> {
 
 /// Is the guard of `run`: waits for its runner's end and cleans up after it.
 pub(crate) fn serve(run: &str) -> ! {
-    linux::outlive_requests();
-    linux::unblock_signals();
+    linux::signals::outlive_requests();
+    linux::signals::unblock_signals();
     let _ = std::env::set_current_dir("/");
     let mut said = [0; 1];
     let clean = loop {

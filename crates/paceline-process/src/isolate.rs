@@ -119,9 +119,9 @@ pub(crate) fn asked_for() -> Option<Task> {
 
 /// Is the helper: ends as the program of the task ended.
 pub(crate) fn serve(task: &Task) -> ! {
-    linux::outlive_requests();
+    linux::signals::outlive_requests();
     match isolate(task) {
-        Ok(status) => linux::end_like(status),
+        Ok(status) => linux::signals::end_like(status),
         Err(error) => {
             let _ = io::stderr().write_all(format!("{error}\n").as_bytes());
             process::exit(REFUSED)

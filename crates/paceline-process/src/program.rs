@@ -117,8 +117,8 @@ pub fn init(options: Options) -> &'static Program {
         let closed = linux::closed_at_start();
         linux::fill_standard_streams();
         linux::close_inherited_on_exec();
-        let outlives_hangup = linux::handle_ignored_signals();
-        linux::unblock_signals();
+        let outlives_hangup = linux::signals::handle_ignored_signals();
+        linux::signals::unblock_signals();
         let is_subreaper =
             rustix::process::set_child_subreaper(Some(rustix::process::getpid())).is_ok();
         let children = Children::open();
