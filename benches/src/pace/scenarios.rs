@@ -176,20 +176,29 @@ fn finish<'a, Out: Send + 'a>(trial: &'a Trial, pipeline: Pipeline<'a, Out, u64>
     trial.ended(&summary)
 }
 
-fn io_cpu_io(trial: &Trial) -> Outcome {
-    let pipeline = Pipeline::from_iter(trial.items())
-        .io("before", |n: u64| async move {
-            wait(around(40 * MS, n)).await;
-            Done::Ok(n)
-        })
+/// Gives the first stage its workers, and has a second one that computes for so long.
+fn then_compute<'a>(
+    trial: &Trial,
+    asked: Pipeline<'a, u64, u64>,
+    micros: u64,
+) -> Pipeline<'a, u64, u64> {
+    asked
         .workers(trial.workers(0))
         .queue(QUEUE)
-        .cpu("compute", |n: u64| {
-            burn(around(4 * MS, n + 1));
+        .cpu("compute", move |n: u64| {
+            burn(around(micros, n + 1));
             Done::Ok(n)
         })
         .workers(trial.workers(1))
         .queue(QUEUE)
+}
+
+fn io_cpu_io(trial: &Trial) -> Outcome {
+    let before = Pipeline::from_iter(trial.items()).io("before", |n: u64| async move {
+        wait(around(40 * MS, n)).await;
+        Done::Ok(n)
+    });
+    let pipeline = then_compute(trial, before, 4 * MS)
         .io("after", |n: u64| async move {
             wait(around(20 * MS, n + 2)).await;
             Done::Ok(n)
@@ -201,44 +210,26 @@ fn io_cpu_io(trial: &Trial) -> Outcome {
 
 fn slots(trial: &Trial) -> Outcome {
     let server = Arc::new(Semaphore::new(12));
-    let pipeline = Pipeline::from_iter(trial.items())
-        .io("ask", move |n: u64| {
-            let server = server.clone();
-            async move {
-                let _slot = server.acquire().await?;
-                wait(around(40 * MS, n)).await;
-                Done::Ok(n)
-            }
-        })
-        .workers(trial.workers(0))
-        .queue(QUEUE)
-        .cpu("compute", |n: u64| {
-            burn(around(500 * US, n + 1));
+    let asked = Pipeline::from_iter(trial.items()).io("ask", move |n: u64| {
+        let server = server.clone();
+        async move {
+            let _slot = server.acquire().await?;
+            wait(around(40 * MS, n)).await;
             Done::Ok(n)
-        })
-        .workers(trial.workers(1))
-        .queue(QUEUE);
-    finish(trial, pipeline)
+        }
+    });
+    finish(trial, then_compute(trial, asked, 500 * US))
 }
 
 fn slower(trial: &Trial) -> Outcome {
-    let pipeline = Pipeline::from_iter(trial.items())
-        .io("ask", |n: u64| {
-            let times = if trial.is_slow() { 3 } else { 1 };
-            async move {
-                wait(times * around(30 * MS, n)).await;
-                Done::Ok(n)
-            }
-        })
-        .workers(trial.workers(0))
-        .queue(QUEUE)
-        .cpu("compute", |n: u64| {
-            burn(around(3 * MS, n + 1));
+    let asked = Pipeline::from_iter(trial.items()).io("ask", |n: u64| {
+        let times = if trial.is_slow() { 3 } else { 1 };
+        async move {
+            wait(times * around(30 * MS, n)).await;
             Done::Ok(n)
-        })
-        .workers(trial.workers(1))
-        .queue(QUEUE);
-    finish(trial, pipeline)
+        }
+    });
+    finish(trial, then_compute(trial, asked, 3 * MS))
 }
 
 fn children(trial: &Trial) -> Outcome {
@@ -308,24 +299,15 @@ fn workers(trial: &Trial) -> Outcome {
 }
 
 fn ordered(trial: &Trial) -> Outcome {
-    let pipeline = Pipeline::from_iter(trial.items())
+    let asked = Pipeline::from_iter(trial.items())
         .io("ask", |n: u64| async move {
             // One in ten takes eight times as long.
             let tail = if n % 10 == 7 { 8 } else { 1 };
             wait(around(tail * 15 * MS, n)).await;
             Done::Ok(n)
         })
-        .workers(trial.workers(0))
-        .queue(QUEUE)
-        .ordered()
-        .cpu("compute", |n: u64| {
-            burn(around(3 * MS, n + 1));
-            Done::Ok(n)
-        })
-        .workers(trial.workers(1))
-        .queue(QUEUE)
         .ordered();
-    finish(trial, pipeline)
+    finish(trial, then_compute(trial, asked, 3 * MS).ordered())
 }
 
 fn tiny(trial: &Trial) -> Outcome {
