@@ -192,14 +192,8 @@ fn f2_what_was_printed_and_not_committed_is_not_printed_again() {
 
 #[test]
 fn what_a_killed_run_has_left_running_is_ended_before_its_items_run_again() {
-    let world = World::with(
-        r#"
-[source]
-values = ["a"]
-[[stage]]
-name = "one"
-shell = 'test ! -e second || exec echo again; setsid sh -c "echo \$\$ >> pids; exec sleep 1000" & echo $$ >> pids; exec sleep 1000'
-"#,
+    let world = World::of_one_job(
+        r#"test ! -e second || exec echo again; setsid sh -c "echo \$\$ >> pids; exec sleep 1000" & echo $$ >> pids; exec sleep 1000"#,
     );
     let mut started = world.run(["-q"]).start();
     started.until("the jobs run", || world.has("pids") && world.count("pids") == 2);

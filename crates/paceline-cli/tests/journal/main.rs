@@ -45,6 +45,13 @@ impl World {
         world
     }
 
+    /// One item, and this script for it.
+    fn of_one_job(script: &str) -> Self {
+        Self::with(&format!(
+            "[source]\nvalues = [\"a\"]\n[[stage]]\nname = \"one\"\nworkers = 1\nshell = '''{script}'''\n"
+        ))
+    }
+
     fn resume<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Run<'_> {
         words.into_iter().fold(self.paceline(["resume"]), Run::arg)
     }

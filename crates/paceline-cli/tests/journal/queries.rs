@@ -116,15 +116,7 @@ fn what_programs_are_told_has_the_names_that_the_page_gives() {
 
 #[test]
 fn a_run_is_said_to_go_on_while_its_process_lives() {
-    let world = World::with(
-        r#"
-[source]
-values = ["a"]
-[[stage]]
-name = "one"
-shell = "echo > on; exec sleep 1000"
-"#,
-    );
+    let world = World::of_one_job(r#"echo > on; exec sleep 1000"#);
     let mut started = world.run(["-q"]).start();
     started.until("the job runs", || world.has("on"));
     let ending = || world.paceline(["runs", "--json"]).end().exits(0).json()[0]["ending"].clone();
@@ -138,16 +130,7 @@ shell = "echo > on; exec sleep 1000"
 
 #[test]
 fn what_a_job_used_is_recorded_with_its_worker_and_its_times() {
-    let world = World::with(
-        r#"
-[source]
-values = ["a"]
-[[stage]]
-name = "one"
-shell = "i=0; while test $i -lt 20000; do i=$((i + 1)); done"
-workers = 1
-"#,
-    );
+    let world = World::of_one_job(r#"i=0; while test $i -lt 20000; do i=$((i + 1)); done"#);
     world.run(["-q"]).end().exits(0);
     let number = |sql: &str| world.sql::<i64>(sql);
     let cpu = number("SELECT cpu_us FROM results");

@@ -1,20 +1,19 @@
 //! Files of other versions.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use paceline_journal::{ErrorKind, Journal, Reader};
+use paceline_journal::{Entry, ErrorKind, Journal, NewRun, Reader};
 
 use crate::support::{World, failed, ok, taken};
 
 /// A journal of format 1, as the first version that had one wrote it.
 const FORMAT_1: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/format-1.db");
 
-#[test]
-fn a_file_of_format_1_is_read_and_gone_on_with() {
-    let world = World::new();
-    fs::copy(FORMAT_1, world.path()).unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o600)).unwrap();
+/// Set, a test writes the file: once for each new format, under a name of its own.
+const WRITE: &str = "PACELINE_WRITE_FORMAT";
+
+/// Checks what [`write`] has written, and that a run can go on with it.
+fn read_and_gone_on_with(world: &World) {
     let reader = Reader::open(&world.path()).unwrap();
     let info = reader.run(1).unwrap();
     assert_eq!((&*info.name, info.items, info.ok, info.failed), ("test", 4, 1, 1));
@@ -29,12 +28,7 @@ fn a_file_of_format_1_is_read_and_gone_on_with() {
     assert_eq!(progress.pending(true, true).count(), 3);
 }
 
-/// Writes the file that the test above opens; run by hand when a format is new.
-#[test]
-#[ignore = "writes a file of the tree"]
-fn write_the_file_of_this_format() {
-    use paceline_journal::{Entry, NewRun};
-    let world = World::new();
+fn write(world: &World) {
     let mut journal = world.open();
     let run = NewRun {
         inputs: vec![b"given".to_vec()],
@@ -52,7 +46,24 @@ fn write_the_file_of_this_format() {
     }
     writer.record(Entry::Printed(vec![1]));
     writer.finish("failed", 1).unwrap();
-    fs::copy(world.path(), FORMAT_1).unwrap();
+}
+
+#[test]
+fn a_file_of_format_1_is_read_and_gone_on_with() {
+    let world = World::new();
+    fs::copy(FORMAT_1, world.path()).unwrap();
+    fs::set_permissions(world.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    read_and_gone_on_with(&world);
+}
+
+#[test]
+fn a_file_of_the_present_format_is_read_and_gone_on_with() {
+    let world = World::new();
+    write(&world);
+    if let Some(path) = std::env::var_os(WRITE) {
+        fs::copy(world.path(), path).unwrap();
+    }
+    read_and_gone_on_with(&world);
 }
 
 #[test]
