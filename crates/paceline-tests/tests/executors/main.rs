@@ -5,6 +5,7 @@ mod answers;
 mod deadlines;
 mod groups;
 mod pool;
+mod shutdown;
 #[path = "../engine/support.rs"]
 #[expect(dead_code, reason = "the engine's tests use all of it, these a part")]
 mod support;
