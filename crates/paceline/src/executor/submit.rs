@@ -188,8 +188,10 @@ impl<'s> Submitter<'s> {
     /// As [`cancel_queued`](Self::cancel_queued), and asks what is running to
     /// end, by [`is_cancelled`](crate::is_cancelled).
     pub fn cancel(&self) -> usize {
+        // In this order: a worker whose work ends when asked would begin what is queued.
+        let cancelled = self.cancel_queued();
         self.threads.crew.stop.cancel();
-        self.cancel_queued()
+        cancelled
     }
 
     /// Gives work to the pool, waiting for room; [`Reason::Full`] if there is none until `due`.
