@@ -91,7 +91,13 @@ fn explain(summary: &Summary, text: &mut String) {
             let stage = &summary.stages[place];
             let (name, workers) = (name(stage), stage.workers);
             let cores = summary.cores;
-            if stage.wanted == Workers::Fixed(1) {
+            if stage.fed <= workers as u64 {
+                writeln!(
+                    text,
+                    "bound by how long the items of `{name}` take, which had a worker each: more \
+                     workers will not help"
+                )
+            } else if stage.wanted == Workers::Fixed(1) {
                 writeln!(
                     text,
                     "bound by `{name}` with its 1 worker: more of them would help, if it may have them"
