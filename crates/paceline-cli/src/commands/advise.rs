@@ -27,7 +27,7 @@ use crate::{
 
 mod sample;
 
-use sample::{Job, measure};
+use sample::{Job, Timed, measure};
 
 /// A process costs about a millisecond to start: below this it is most of an item's time.
 const QUICK: f64 = 0.004;
@@ -46,8 +46,28 @@ const STACK: usize = 2;
 struct Measured {
     wall: f64,
     cpu: f64,
-    /// How many times as fast the items were with some at once, and how many those were.
-    at_once: Option<(usize, f64)>,
+    at_once: Option<AtOnce>,
+}
+
+/// What it brought to run some at once.
+#[derive(Clone, Copy, Debug)]
+struct AtOnce {
+    workers: usize,
+    /// How many times as fast the items were.
+    gain: f64,
+    /// Whether an item took longer than alone by more than the difference between items explains.
+    is_surely_slower: bool,
+}
+
+impl AtOnce {
+    fn of(workers: usize, alone: &Timed, at_once: &Timed) -> Self {
+        Self {
+            workers,
+            gain: workers as f64 * alone.wall / at_once.wall.max(1e-9),
+            is_surely_slower: at_once.wall - alone.wall
+                > 2.0 * (alone.variance + at_once.variance).sqrt(),
+        }
+    }
 }
 
 impl Measured {
@@ -83,11 +103,13 @@ struct Advice {
     table: Vec<(usize, f64)>,
 }
 
-/// How long all items take with so many workers.
-fn predicted(measured: &Measured, question: &Question, workers: usize) -> f64 {
+/// How long all items take with so many workers, of which `serial` does not overlap (Amdahl's law).
+fn predicted(measured: &Measured, question: &Question, workers: usize, serial: f64) -> f64 {
+    let items = question.items as f64;
     let rounds = question.items.div_ceil(workers.max(1)) as f64;
-    let cores = question.items as f64 * measured.cpu / question.cores as f64;
-    (rounds * measured.wall).max(cores).max(measured.wall)
+    let cores = items * measured.cpu / question.cores as f64;
+    let shared = items * measured.wall * (serial + (1.0 - serial) / workers.max(1) as f64);
+    (rounds * measured.wall).max(cores).max(shared).max(measured.wall)
 }
 
 fn advise(measured: &Measured, question: &Question) -> Advice {
@@ -98,7 +120,23 @@ fn advise(measured: &Measured, question: &Question) -> Advice {
         share if share <= 0.3 => "I/O bound",
         _ => "mixed",
     };
-    let time = |workers: usize| predicted(measured, question, workers);
+    let mut warning = None;
+    let mut serial = 0.0;
+    if let Some(AtOnce { workers, gain, is_surely_slower: true }) = measured.at_once {
+        let width = workers as f64;
+        let should = (predicted(measured, question, 1, 0.0)
+            / predicted(measured, question, workers, 0.0))
+        .min(width);
+        if gain < 0.6 * should {
+            serial = ((1.0 / gain - 1.0 / width) / (1.0 - 1.0 / width)).clamp(0.0, 1.0);
+            warning = Some(format!(
+                "with {workers} at once it was {gain:.1} times as fast and not {should:.1}: something \
+                 else is shared, such as a disk, a lock or a server; more still may help even \
+                 less, or harm"
+            ));
+        }
+    }
+    let time = |workers: usize| predicted(measured, question, workers, serial);
     let alone = time(1);
     // Beyond it the cores are busy, or each item has a worker.
     let useful = match nature {
@@ -106,7 +144,6 @@ fn advise(measured: &Measured, question: &Question) -> Advice {
         _ => (question.cores as f64 * measured.wall / measured.cpu.max(1e-9)).ceil() as usize,
     };
     let useful = useful.clamp(1, question.items.max(1));
-    let mut warning = None;
     // What is measured is never exact: 3 % over the target is on it.
     let quick = measured.wall < QUICK;
     let meets =
@@ -115,12 +152,15 @@ fn advise(measured: &Measured, question: &Question) -> Advice {
     let workers = match question.target {
         None if quick => 1,
         None => {
-            (1..=useful).find(|&workers| time(workers) <= 1.02 * time(useful)).unwrap_or(useful)
+            // Where something is shared, the last tenth is not worth a crowd.
+            let enough = if serial > 0.0 { 1.1 } else { 1.02 } * time(useful);
+            (1..=useful).find(|&workers| time(workers) <= enough).unwrap_or(useful)
         }
         Some(target) => (1..=useful).find(|workers| meets(workers)).unwrap_or_else(|| {
             meets_target = false;
+            let because = warning.take().map_or(String::new(), |shared| format!("; {shared}"));
             warning = Some(format!(
-                "the target of {} cannot be met: {} at best, with {useful} workers",
+                "the target of {} cannot be met: {} at best, with {useful} workers{because}",
                 shown(target),
                 shown(time(useful))
             ));
@@ -136,6 +176,8 @@ fn advise(measured: &Measured, question: &Question) -> Advice {
                 batch.clamp(2, 1000)
             ),
         )
+    } else if workers == 1 && serial > 0.0 {
+        ("serial".to_owned(), "more at once were hardly faster".to_owned())
     } else if workers == 1 {
         ("serial".to_owned(), "one after the other is fast enough".to_owned())
     } else if nature == "CPU bound" {
@@ -161,7 +203,11 @@ fn advise(measured: &Measured, question: &Question) -> Advice {
     } else {
         (
             "threads, async, or processes".to_owned(),
-            "they mostly wait, and waits overlap".to_owned(),
+            if serial > 0.0 {
+                "they mostly wait, but their waits hardly overlap".to_owned()
+            } else {
+                "they mostly wait, and waits overlap".to_owned()
+            },
         )
     };
     if nature == "CPU bound" && warning.is_none() {
@@ -169,15 +215,6 @@ fn advise(measured: &Measured, question: &Question) -> Advice {
             "more than {} will not help: there are {} cores, and the items keep them busy",
             useful, question.cores
         ));
-    }
-    if let Some((width, gain)) = measured.at_once {
-        let should = (alone / time(width)).min(width as f64);
-        if gain < 0.6 * should && warning.is_none() {
-            warning = Some(format!(
-                "with {width} at once it was {gain:.1} times as fast and not {should:.1}: something \
-                 else is shared, such as a disk, a lock or a server"
-            ));
-        }
     }
     let mut widths = vec![1, 2, 4, 8, 16, 32, 64, workers];
     widths.retain(|width| *width <= useful.max(workers));
@@ -208,8 +245,8 @@ impl Advice {
             shown(measured.cpu),
             self.wait * 100.0
         );
-        if let Some((width, gain)) = measured.at_once {
-            let _ = writeln!(text, "{width} at once were {gain:.1} times as fast");
+        if let Some(AtOnce { workers, gain, .. }) = measured.at_once {
+            let _ = writeln!(text, "{workers} at once were {gain:.1} times as fast");
         }
         let _ = writeln!(text, "predicted for {} items:", question.items);
         for (width, time) in &self.table {
@@ -286,17 +323,17 @@ pub(crate) fn run(args: args::Advise) -> Result<ExitCode, Problem> {
             .hint("give some: `paceline advise sleep ::: 0.1 0.1 0.1`".to_owned()));
     }
     let sample = jobs.len();
-    // Of few, all are measured alone.
-    let rest = jobs.split_off(if sample >= 4 { sample.div_ceil(2) } else { sample });
+    let (jobs, rest) = divide(jobs);
     let limit = args.timeout.map(|timeout| timeout.0);
     let alone = measure(jobs, 1, limit)?;
     let mut measured = Measured::quiet(alone.wall, alone.cpu, alone.crowding);
-    let (mut successful, mut failure) = (alone.successful, alone.failure);
+    let (mut successful, mut failure) = (alone.successful, alone.failure.clone());
     if rest.len() >= 2 {
         let width = cores().max(2).min(rest.len());
-        let count = rest.len() as f64;
         let at_once = measure(rest, width, limit)?;
-        measured.at_once = Some((width, alone.wall * count / at_once.took.max(1e-9)));
+        if alone.successful > 0 && at_once.successful > 0 {
+            measured.at_once = Some(AtOnce::of(width, &alone, &at_once));
+        }
         successful += at_once.successful;
         failure = failure.or(at_once.failure);
         if alone.successful == 0 {
@@ -359,6 +396,19 @@ fn words(work: &Work, sources: &[&[u8]], seq: u64) -> Result<Vec<std::ffi::OsStr
     words.map_err(|error| Problem::new(error.to_string()))
 }
 
+/// Which jobs are to run alone, and which some at once: every other one, so that items that get
+/// larger or smaller on the way are on both sides. Of few, all run alone.
+fn divide(jobs: Vec<Job>) -> (Vec<Job>, Vec<Job>) {
+    if jobs.len() < 4 {
+        return (jobs, Vec::new());
+    }
+    let (mut alone, mut at_once) = (Vec::new(), Vec::new());
+    for (index, job) in jobs.into_iter().enumerate() {
+        if index % 2 == 0 { alone.push(job) } else { at_once.push(job) }
+    }
+    (alone, at_once)
+}
+
 fn note(text: &str) {
     let _ = io::stderr().write_all(format!("note: {text}\n").as_bytes());
 }
@@ -418,6 +468,33 @@ mod tests {
         assert_eq!(advise(&waits, &question(100, None)).nature, "I/O bound");
         let threads = Measured::quiet(0.010, 0.020, 1.0);
         assert!(threads.wall > 0.0, "several threads in a job");
+    }
+
+    fn timed(walls: &[f64]) -> Timed {
+        Timed::default().of(walls)
+    }
+
+    #[test]
+    fn items_that_differ_are_not_taken_for_something_that_is_shared() {
+        let jobs =
+            (0..10).map(|number| Job { words: vec![number.to_string().into()], stdin: None });
+        let (alone, at_once) = divide(jobs.collect());
+        let numbers = |jobs: &[Job]| {
+            jobs.iter().map(|job| job.words[0].to_str().unwrap().to_owned()).collect::<String>()
+        };
+        assert_eq!((&*numbers(&alone), &*numbers(&at_once)), ("02468", "13579"));
+
+        let advice = |alone: &[f64], at_once: &[f64]| {
+            let (alone, at_once) = (timed(alone), timed(at_once));
+            let gain = AtOnce::of(2, &alone, &at_once);
+            let measured = Measured { wall: alone.wall, cpu: 0.0001, at_once: Some(gain) };
+            advise(&measured, &question(100, None))
+        };
+        let differ = advice(&[0.1, 0.1, 0.5, 0.1], &[0.1, 0.6, 0.9, 0.1]);
+        assert_eq!((differ.warning, differ.workers), (None, 100));
+        let shared = advice(&[0.1, 0.11, 0.1, 0.1], &[0.2, 0.21, 0.2, 0.2]);
+        assert!(shared.warning.unwrap().contains("something else is shared"));
+        assert_eq!(shared.workers, 1, "two at once took as long as one after the other");
     }
 
     #[test]

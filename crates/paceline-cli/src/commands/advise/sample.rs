@@ -29,8 +29,8 @@ pub(super) struct Timed {
     /// The means of the jobs that were successful: as long as they took, and on a core.
     pub(super) wall: f64,
     pub(super) cpu: f64,
-    /// The time of all.
-    pub(super) took: f64,
+    /// How far the mean of `wall` may be off by chance, squared.
+    pub(super) variance: f64,
     /// How many times as long as its CPU time it takes to compute here, by what else computes.
     pub(super) crowding: f64,
     pub(super) successful: usize,
@@ -49,20 +49,18 @@ pub(super) fn measure(
     timeout: Option<Duration>,
 ) -> Result<Timed, Problem> {
     let before = crowding();
-    let began = Instant::now();
     let mut pipeline = Pipeline::from_iter(jobs).command_job("sample", Sample).workers(workers);
     if let Some(timeout) = timeout {
         pipeline = pipeline.timeout(timeout);
     }
     let (outputs, summary) = pipeline.collect().map_err(|error| Problem::new(error.to_string()))?;
-    let took = began.elapsed().as_secs_f64();
     let crowding = 0.5 * (before + self::crowding());
-    let mut timed = Timed { took, crowding, ..Timed::default() };
+    let mut timed = Timed { crowding, ..Timed::default() };
+    let mut walls = Vec::new();
     for job in &outputs {
         match &job.failure {
             None => {
-                timed.successful += 1;
-                timed.wall += job.wall.as_secs_f64();
+                walls.push(job.wall.as_secs_f64());
                 timed.cpu += job.cpu.as_secs_f64();
             }
             Some(failure) => timed.failure = timed.failure.or_else(|| Some(failure.clone())),
@@ -80,11 +78,19 @@ pub(super) fn measure(
         }
         timed.failure = timed.failure.or_else(|| Some(failure.cause().to_string()));
     }
-    if timed.successful > 0 {
-        timed.wall /= timed.successful as f64;
-        timed.cpu /= timed.successful as f64;
+    timed.cpu /= walls.len().max(1) as f64;
+    Ok(timed.of(&walls))
+}
+
+impl Timed {
+    /// With the jobs that took these times.
+    pub(super) fn of(self, walls: &[f64]) -> Self {
+        let count = walls.len().max(1) as f64;
+        let wall = walls.iter().sum::<f64>() / count;
+        let squares: f64 = walls.iter().map(|one| (one - wall).powi(2)).sum();
+        let variance = squares / (count - 1.0).max(1.0) / count;
+        Self { successful: walls.len(), wall, variance, ..self }
     }
-    Ok(timed)
 }
 
 /// How many times as long as its CPU time a thread that computes takes now: more than 1 where
