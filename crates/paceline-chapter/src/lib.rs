@@ -20,6 +20,8 @@
 pub struct Guide;
 
 mod show;
+#[cfg(test)]
+mod watchdog;
 
 pub mod item52;
 pub mod item53;

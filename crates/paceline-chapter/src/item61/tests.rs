@@ -15,20 +15,9 @@ use super::{
     FORMS, Form, Server, client, client_async, crowd,
     game::{GAMES, LONGEST_LINE},
 };
+use crate::watchdog::watched;
 
 const GRACE: Duration = Duration::from_secs(5);
-
-/// Runs `body`, and fails if it does not end within a minute.
-fn watched(body: impl FnOnce() + Send + 'static) {
-    let (end, ended) = mpsc::channel::<()>();
-    let running = thread::spawn(move || {
-        let _end = end;
-        body();
-    });
-    let hangs = ended.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout);
-    assert!(!hangs, "still running after a minute");
-    running.join().unwrap();
-}
 
 /// What a server answers to `bytes`, sent in pieces of this size, until it or we end it.
 fn answered(server: &Server, bytes: &[u8], piece: usize) -> String {

@@ -5,24 +5,12 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::PathBuf,
-    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use super::{FORMS, Form, Merge};
-
-/// Runs `body`, and fails if it does not end within a minute.
-fn watched(body: impl FnOnce() + Send + 'static) {
-    let (end, ended) = mpsc::channel::<()>();
-    let running = thread::spawn(move || {
-        let _end = end;
-        body();
-    });
-    let hangs = ended.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout);
-    assert!(!hangs, "still running after a minute");
-    running.join().unwrap();
-}
+use crate::watchdog::watched;
 
 /// A folder for a test; gone with it.
 struct Place(PathBuf);

@@ -14,7 +14,7 @@ use std::{
 use paceline::{Answer, BoxError, ErrorKind, EventLoop, FailureKind, LoopHandle, off_loop};
 use paceline_queue::Queue;
 
-use crate::support::{Gate, millis, thread_names, until, watched};
+use paceline_tests::{Gate, millis, thread_names, until, watched};
 
 /// Says that it was dropped.
 struct Bomb(Arc<AtomicUsize>);
@@ -127,7 +127,7 @@ fn b27_a_value_given_while_being_cancelled_at_the_limit_wins() {
         let event_loop = start();
         // It blocks its loop beyond the limit and is ready then: the value is there.
         let outcome = event_loop.call(millis(20), async {
-            crate::support::block_for(millis(100));
+            paceline_tests::block_for(millis(100));
             Ok::<_, BoxError>("there after all")
         });
         assert_eq!(outcome.unwrap(), "there after all");

@@ -3,7 +3,6 @@
 
 mod loops;
 mod runner;
-mod support;
 mod waiting;
 mod watch;
 mod writing;

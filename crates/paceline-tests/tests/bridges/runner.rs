@@ -14,7 +14,7 @@ use std::{
 use paceline::{BoxError, ErrorKind, FailureKind, Runner, off_loop};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::support::{Gate, block_for, millis, watched};
+use paceline_tests::{Gate, block_for, millis, watched};
 
 struct CountsDrops(Arc<AtomicUsize>);
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use paceline::{Answer, BoxError, FailureKind, Pipeline};
 use paceline_queue::Queue;
 
-use crate::support::watched;
+use paceline_tests::watched;
 
 #[test]
 fn r63_9_a_waiting_pop_in_an_io_stage_fails_its_item_and_says_what_to_do() {

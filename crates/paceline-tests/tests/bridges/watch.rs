@@ -7,7 +7,7 @@ use std::{
 
 use paceline::{BoxError, Clock, ErrorKind, ItemId, Observer, Pipeline};
 
-use crate::support::{Gate, block_for, millis, until, watched};
+use paceline_tests::{Gate, block_for, millis, until, watched};
 
 /// What an observer was told: item, stage, time.
 type Told = Vec<(Vec<u64>, String, Duration)>;

@@ -14,7 +14,7 @@ use std::{
 
 use paceline::{BoxError, EventLoop, Writer};
 
-use crate::support::{Gate, block_for, millis, thread_names, until, watched};
+use paceline_tests::{Gate, block_for, millis, thread_names, until, watched};
 
 /// Where a test writes; gone with it.
 struct Place(PathBuf);

@@ -22,7 +22,7 @@ use proptest::{
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
 
-use crate::support::{
+use paceline_tests::{
     Peak, alone, assert_conserved, limited, open_descriptors, random, until,
     until_no_thread_is_left,
 };

@@ -16,7 +16,7 @@ use paceline::{
     Summary,
 };
 
-use crate::support::{
+use paceline_tests::{
     Given, ON_PURPOSE, assert_conserved, message, millis, until, until_no_thread_is_left,
     watched_alone,
 };

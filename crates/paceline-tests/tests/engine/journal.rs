@@ -13,7 +13,7 @@ use std::{
 
 use paceline::{BoxError, Clock, Journal, Pipeline};
 
-use crate::support::{Given, assert_conserved, millis, until, watched};
+use paceline_tests::{Given, assert_conserved, millis, until, watched};
 
 const ITEMS: u64 = 20;
 

@@ -14,7 +14,7 @@ use paceline::{
     BoxError, Ending, Error, Failure, FailureKind, Fault, Observer, Pipeline, StageEnded, Summary,
 };
 
-use crate::support::{Gate, Given, assert_conserved, millis, until, watched};
+use paceline_tests::{Gate, Given, assert_conserved, millis, until, watched};
 
 /// A chain of every kind but children.
 fn every_kind(items: std::ops::Range<u64>) -> Pipeline<'static, u64, u64> {
@@ -281,7 +281,7 @@ fn a_slow_sink_holds_the_run_up_and_loses_nothing() {
         let inside = || running.progress().taken - running.progress().ok;
         let mut before = inside();
         until("nothing moves", || {
-            crate::support::block_for(millis(10));
+            paceline_tests::block_for(millis(10));
             std::mem::replace(&mut before, inside()) == before
         });
         assert!(inside() < 100, "{} went in before one came out", inside());

@@ -13,5 +13,4 @@ mod shared_state;
 mod shortage;
 mod staged;
 mod stops;
-mod support;
 mod waiting;

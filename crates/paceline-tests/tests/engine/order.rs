@@ -10,7 +10,7 @@ use std::{
 
 use paceline::{Halt, Pipeline, Retry, Stop, StopLevel};
 
-use crate::support::{Gate, Given, assert_conserved, millis, watched};
+use paceline_tests::{Gate, Given, assert_conserved, millis, watched};
 
 /// Takes a while that differs from item to item.
 fn dawdle(n: u64) {

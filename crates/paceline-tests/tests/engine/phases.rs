@@ -16,7 +16,7 @@ use std::{
 
 use paceline::{BoxError, ErrorKind, Pipeline, Rounds, Stop, Stopped};
 
-use crate::support::{
+use paceline_tests::{
     Given, assert_conserved, block_for, limited, millis, threads_called, until_no_thread_is_left,
     watched, watched_alone,
 };

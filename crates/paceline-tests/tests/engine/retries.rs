@@ -15,7 +15,7 @@ use paceline::{
     StopLevel,
 };
 
-use crate::support::{Gate, Given, assert_conserved, millis, until, watched};
+use paceline_tests::{Gate, Given, assert_conserved, millis, until, watched};
 
 const SECOND: Duration = Duration::from_secs(1);
 

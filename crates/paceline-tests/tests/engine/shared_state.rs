@@ -7,7 +7,7 @@ use std::sync::{
 
 use paceline::{FailureKind, Pipeline};
 
-use crate::support::{Given, assert_conserved, watched};
+use paceline_tests::{Given, assert_conserved, watched};
 
 /// Lets `workers` workers, released together, each call `increment` so many times.
 fn increment_together(workers: usize, times: u64, increment: impl Fn() + Sync + Send) {

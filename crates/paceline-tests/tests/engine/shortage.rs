@@ -17,7 +17,7 @@ use paceline::{
     Stdout,
 };
 
-use crate::support::{millis, until, watched_alone};
+use paceline_tests::{millis, until, watched_alone};
 
 /// The first item has a child that says a line and reads to the end of a pipe;
 /// for the others there is no room until it is made.

@@ -8,7 +8,7 @@ use std::{
 
 use paceline::{Halt, Observer, Pipeline, Retry, StageState, StopLevel};
 
-use crate::support::{
+use paceline_tests::{
     Census, Counted, Gate, Given, Peak, assert_conserved, block_for, millis, until,
     until_no_thread_is_left, watched, watched_alone,
 };

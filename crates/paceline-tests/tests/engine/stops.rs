@@ -11,7 +11,7 @@ use std::{
 
 use paceline::{Attempt, BoxError, Command, Halt, Observer, Pipeline, Running, Stop, StopLevel};
 
-use crate::support::{
+use paceline_tests::{
     Gate, Given, assert_conserved, block_for, limited, millis, random, until,
     until_no_thread_is_left, watched, watched_alone,
 };

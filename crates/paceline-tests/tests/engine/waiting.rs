@@ -13,7 +13,7 @@ use std::{
 
 use paceline::{BoxError, FailureKind, Pipeline, Running};
 
-use crate::support::{
+use paceline_tests::{
     Gate, Given, assert_conserved, block_for, millis, thread_names, threads_called, until,
     until_no_thread_is_left, watched, watched_alone,
 };

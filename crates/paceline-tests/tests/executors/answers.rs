@@ -16,7 +16,7 @@ use paceline::{
     Answer, BoxError, Canceller, FailureKind, Outcome, Promise, Until, as_completed, wait,
 };
 
-use super::support::{Census, Counted, ON_PURPOSE, millis, watched};
+use paceline_tests::{Census, Counted, ON_PURPOSE, millis, watched};
 
 type Pair<T> = (Promise<T>, Answer<T>);
 

@@ -10,7 +10,7 @@ use std::{
 
 use paceline::{BoxError, Clock, Deadline, FailureKind, Fault, Stop, StopLevel};
 
-use super::support::{Census, Given, millis};
+use paceline_tests::{Census, Given, millis};
 
 fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))

@@ -17,7 +17,7 @@ use paceline::{
 };
 use tokio::sync::{Notify, oneshot};
 
-use super::support::{
+use paceline_tests::{
     Census, Given, ON_PURPOSE, Peak, alone, millis, thread_names, until, watched,
 };
 
@@ -610,7 +610,7 @@ fn a_group_wakes_for_members_that_others_wake() {
             }
         });
         pool.shutdown().unwrap();
-        until("no thread is left", || super::support::threads_called("woken") == 0);
+        until("no thread is left", || paceline_tests::threads_called("woken") == 0);
     });
 }
 

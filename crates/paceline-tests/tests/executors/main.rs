@@ -6,6 +6,3 @@ mod deadlines;
 mod groups;
 mod pool;
 mod shutdown;
-#[path = "../engine/support.rs"]
-#[expect(dead_code, reason = "the engine's tests use all of it, these a part")]
-mod support;

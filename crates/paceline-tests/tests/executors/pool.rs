@@ -16,7 +16,7 @@ use paceline::{
 
 use paceline_queue::OnEventLoop;
 
-use super::support::{
+use paceline_tests::{
     Census, Gate, Given, ON_PURPOSE, Peak, block_for, millis, threads_called, until, watched,
     watched_alone,
 };

@@ -14,7 +14,7 @@ use std::{
 use paceline::{Answer, ErrorKind, FailureKind, Reason, ThreadPool, Until, wait};
 
 use super::pool::{occupy, pool, until_no_thread_of};
-use super::support::{Gate, Given, ON_PURPOSE, block_for, watched, watched_alone};
+use paceline_tests::{Gate, Given, ON_PURPOSE, block_for, watched, watched_alone};
 
 #[test]
 fn e61_a_closed_pool_refuses_and_shutdown_waits_and_joins() {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use paceline_process::{ErrorKind, Signal, Stderr, Stdin, Stdout};
 
-use super::support::{await_exit, is_alive, run, zombies};
+use super::support::{assert_echoed, await_exit, is_alive, run, zombies};
 
 const LIMIT: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_millis(400);
@@ -142,17 +142,10 @@ fn r52_12_output_before_a_timeout_is_kept_and_completed() {
 fn p40_communicating_again_sends_no_input_twice() {
     run(|world| {
         let input: Vec<u8> = (0..5_000_000_u32).map(|at| (at % 253) as u8).collect();
-        let mut child = world
-            .child(&["echo-both"])
-            .stdin(Stdin::from(input.as_slice()))
-            .stdout(Stdout::Capture)
-            .stderr(Stderr::Capture)
-            .spawn()
-            .unwrap();
+        let mut child = world.echo(&["echo-both"], &input).spawn().unwrap();
         while child.communicate(Some(Duration::from_micros(200))).is_err() {}
         let output = child.into_output().unwrap().check().unwrap();
-        assert!(output.stdout().to_bytes().unwrap() == input);
-        assert!(output.stderr().to_bytes().unwrap() == input);
+        assert_echoed(&output, &input);
     });
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use paceline_process::{Stderr, Stdin, Stdout};
 
-use super::support::{run, zombies};
+use super::support::{assert_echoed, run, zombies};
 
 const MIB: usize = 1024 * 1024;
 
@@ -20,17 +20,8 @@ fn bytes(count: usize) -> Vec<u8> {
 fn r52_10_eight_mebibytes_each_way_do_not_deadlock() {
     run(|world| {
         let input = bytes(8 * MIB);
-        let output = world
-            .child(&["echo-both"])
-            .stdin(Stdin::from(input.as_slice()))
-            .stdout(Stdout::Capture)
-            .stderr(Stderr::Capture)
-            .run()
-            .unwrap()
-            .check()
-            .unwrap();
-        assert!(output.stdout().to_bytes().unwrap() == input);
-        assert!(output.stderr().to_bytes().unwrap() == input);
+        let output = world.echo(&["echo-both"], &input).run().unwrap().check().unwrap();
+        assert_echoed(&output, &input);
     });
 }
 
@@ -39,16 +30,12 @@ fn p38_a_child_may_write_everything_before_it_reads_anything() {
     run(|world| {
         let input = bytes(2 * MIB);
         let output = world
-            .child(&["flood", &input.len().to_string()])
-            .stdin(Stdin::from(input.as_slice()))
-            .stdout(Stdout::Capture)
-            .stderr(Stderr::Capture)
+            .echo(&["flood", &input.len().to_string()], &input)
             .run()
             .unwrap()
             .check()
             .unwrap();
-        assert!(output.stdout().to_bytes().unwrap() == input);
-        assert!(output.stderr().to_bytes().unwrap() == input);
+        assert_echoed(&output, &input);
     });
 }
 

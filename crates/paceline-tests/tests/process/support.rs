@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use paceline_process::Command;
+use paceline_process::{Command, Output, Stderr, Stdin, Stdout};
 use rustix::process::{Pid, PidfdFlags, Signal};
 
 const COOKIE: &str = "PACELINE_TEST_COOKIE";
@@ -39,6 +39,14 @@ impl World {
     /// Describes the helper program in one of its modes.
     pub(crate) fn child(&self, arguments: &[&str]) -> Command {
         self.command(env!("CARGO_BIN_EXE_child")).args(arguments)
+    }
+
+    /// Describes the helper in a mode that gives `input` back on both streams, which are captured.
+    pub(crate) fn echo(&self, arguments: &[&str], input: &[u8]) -> Command {
+        self.child(arguments)
+            .stdin(Stdin::from(input))
+            .stdout(Stdout::Capture)
+            .stderr(Stderr::Capture)
     }
 
     /// Returns a path in the test's directory.
@@ -145,6 +153,13 @@ pub(crate) fn run(test: impl FnOnce(&World) + Send + 'static) {
     if let Err(panic) = checked {
         panic::resume_unwind(panic);
     }
+}
+
+/// Both streams gave back all of the input.
+#[track_caller]
+pub(crate) fn assert_echoed(output: &Output, input: &[u8]) {
+    assert!(output.stdout().to_bytes().unwrap() == input);
+    assert!(output.stderr().to_bytes().unwrap() == input);
 }
 
 /// Returns how long a race is run: a second, or `PACELINE_SOAK_SECONDS`.

@@ -4,10 +4,10 @@ use std::future::{Future, pending};
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use paceline_process::{Chain, Child, Stderr, Stdin, Stdout};
+use paceline_process::{Chain, Child, Stdin, Stdout};
 use tokio::time::timeout;
 
-use super::support::{await_exit, is_alive, run, zombies};
+use super::support::{assert_echoed, await_exit, is_alive, run, zombies};
 
 fn block_on<F: Future>(future: F) -> F::Output {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
@@ -17,18 +17,11 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn a_task_communicates() {
     run(|world| {
         let input: Vec<u8> = (0..5_000_000_u32).map(|at| (at % 251) as u8).collect();
-        let mut child = world
-            .child(&["echo-both"])
-            .stdin(Stdin::from(input.as_slice()))
-            .stdout(Stdout::Capture)
-            .stderr(Stderr::Capture)
-            .spawn()
-            .unwrap();
+        let mut child = world.echo(&["echo-both"], &input).spawn().unwrap();
         block_on(async {
             let output = child.communicate_async().await.unwrap();
             assert!(output.success());
-            assert!(output.stdout().to_bytes().unwrap() == input);
-            assert!(output.stderr().to_bytes().unwrap() == input);
+            assert_echoed(output, &input);
             assert_eq!(zombies(), []);
             // Done is done.
             assert!(child.communicate_async().await.unwrap().success());
@@ -43,13 +36,7 @@ fn a_task_communicates() {
 fn p40_a_dropped_future_loses_nothing() {
     run(|world| {
         let input: Vec<u8> = (0..5_000_000_u32).map(|at| (at % 253) as u8).collect();
-        let mut child = world
-            .child(&["echo-both"])
-            .stdin(Stdin::from(input.as_slice()))
-            .stdout(Stdout::Capture)
-            .stderr(Stderr::Capture)
-            .spawn()
-            .unwrap();
+        let mut child = world.echo(&["echo-both"], &input).spawn().unwrap();
         block_on(async {
             let mut dropped = 0;
             while timeout(Duration::from_millis(1), child.communicate_async()).await.is_err() {
@@ -58,8 +45,7 @@ fn p40_a_dropped_future_loses_nothing() {
             assert!(dropped > 0);
         });
         let output = child.into_output().unwrap().check().unwrap();
-        assert!(output.stdout().to_bytes().unwrap() == input);
-        assert!(output.stderr().to_bytes().unwrap() == input);
+        assert_echoed(&output, &input);
     });
 }
 

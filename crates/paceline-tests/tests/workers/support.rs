@@ -1,6 +1,6 @@
 //! What these tests share: the helper `server` as a stage, and a look at what is left.
 
-use std::{fs, io::Write as _, sync::mpsc, thread, time::Duration};
+use std::{fs, time::Duration};
 
 use paceline::{
     Attempt, BoxError, Command, Exchange, Failure, Form, Framing, Pipeline, Serve, Summary,
@@ -65,18 +65,7 @@ pub(crate) fn obey(
 
 /// Runs `body`, and ends the process if it hangs.
 pub(crate) fn limited(body: impl FnOnce() + Send + 'static) {
-    let (end, ended) = mpsc::channel::<()>();
-    let running = thread::spawn(move || {
-        let _end = end;
-        body();
-    });
-    if ended.recv_timeout(LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let _ = writeln!(std::io::stderr(), "hangs for {LIMIT:?}");
-        std::process::abort();
-    }
-    if let Err(panic) = running.join() {
-        std::panic::resume_unwind(panic);
-    }
+    paceline_tests::limited(LIMIT, body);
 }
 
 /// No child of this process is there any more, dead or alive.
