@@ -217,6 +217,32 @@ impl Group {
         running.map(|(process, _)| (process.pidfd.as_fd(), Watch::Readable))
     }
 
+    /// Returns the CPU time that the children have used so far, all their
+    /// threads together, or `None` once they are reaped: then
+    /// [`Output::cpu`](crate::Output::cpu) has it.
+    ///
+    /// What children of theirs use is not in it, unlike there.
+    ///
+    /// ```
+    /// use paceline_process::{Command, Stdin};
+    ///
+    /// let mut child = Command::new("cat").stdin(Stdin::Pipe).spawn()?;
+    /// let group = child.group();
+    /// assert!(group.cpu().is_some());
+    /// drop(child.take_stdin());
+    /// child.communicate(None)?;
+    /// assert_eq!(group.cpu(), None);
+    /// # Ok::<(), paceline_process::Error>(())
+    /// ```
+    #[must_use]
+    pub fn cpu(&self) -> Option<Duration> {
+        let state = self.state();
+        if state.reaped.is_some() {
+            return None;
+        }
+        self.0.processes.iter().map(|process| linux::cpu_of(process.pid)).sum()
+    }
+
     /// Sends `signal` to every process of the group.
     ///
     /// A group that has ended is left alone, and that is a success: its

@@ -155,6 +155,29 @@ fn duration_of(time: libc::timeval) -> Duration {
     Duration::from_secs(seconds) + Duration::from_micros(micros)
 }
 
+/// Returns the CPU time that the process `pid` has used so far, all its
+/// threads together.
+///
+/// The caller must hold the process unreaped, which keeps its number from
+/// being given to anybody else.
+pub(crate) fn cpu_of(pid: Pid) -> Option<Duration> {
+    let mut clock: libc::clockid_t = 0;
+    let pid = pid.as_raw_nonzero().get();
+    // SAFETY: the pointer is to a live local of the type that clock_getcpuclockid(3) fills.
+    if unsafe { libc::clock_getcpuclockid(pid, &raw mut clock) } != 0 {
+        return None;
+    }
+    // SAFETY: `timespec` is plain integers, for which all zeroes is a value.
+    let mut time: libc::timespec = unsafe { mem::zeroed() };
+    // SAFETY: the pointer is to a live local of the type that clock_gettime(2) fills. Not
+    // rustix's: its clocks are those of this process.
+    if unsafe { libc::clock_gettime(clock, &raw mut time) } != 0 {
+        return None;
+    }
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Some(Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanos))
+}
+
 /// Sends `signal` to every process in the group; a group that is gone is fine.
 ///
 /// The caller must hold the group's leader unreaped, which keeps its number

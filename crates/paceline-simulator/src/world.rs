@@ -477,6 +477,7 @@ impl World {
             starved: time(stage.starved),
             blocked: time(stage.full),
             depth: stage.waiting,
+            ..Counts::default()
         };
         Snapshot {
             at: time(self.now),

@@ -7,6 +7,7 @@
 
 use std::{
     fs,
+    ops::Range,
     path::Path,
     sync::{
         Arc,
@@ -21,6 +22,12 @@ use rustix::{
 };
 
 use crate::{pace::Memory, stage};
+
+mod attendance;
+mod processes;
+
+pub(crate) use attendance::{Attendance, Shares};
+pub(crate) use processes::{Processes, memory as memory_of};
 
 /// How deep descendants of a child are looked for.
 const DEEPEST: u32 = 3;
@@ -72,23 +79,36 @@ fn cpu(clock: ClockId) -> Duration {
 /// counts it here in steps of 10 ms.
 pub(crate) fn child_cpu(pid: u32) -> Duration {
     let mut ticks = 0;
-    add_ticks(pid, DEEPEST, &mut ticks);
+    add_ticks(pid, 0..4, DEEPEST, &mut ticks);
+    time_of(ticks)
+}
+
+/// CPU time of the descendants of a child that still runs, without its own.
+fn others_cpu(pid: u32) -> Duration {
+    let mut ticks = 0;
+    add_ticks(pid, 2..4, DEEPEST, &mut ticks);
+    time_of(ticks)
+}
+
+fn time_of(ticks: u64) -> Duration {
     // Linux tells it in USER_HZ, which is 100 on every architecture we run on.
     Duration::from_millis(10 * ticks)
 }
 
-fn add_ticks(pid: u32, deeper: u32, ticks: &mut u64) {
+/// Adds those of utime, stime, cutime and cstime that are asked for, and all
+/// of the descendants'.
+fn add_ticks(pid: u32, which: Range<usize>, deeper: u32, ticks: &mut u64) {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return };
     // The second field is a name in parentheses, which may hold blanks and parentheses.
     let Some((_, fields)) = stat.rsplit_once(')') else { return };
     // utime, stime, cutime, cstime are fields 14 to 17.
-    let times = fields.split_ascii_whitespace().skip(11).take(4);
+    let times = fields.split_ascii_whitespace().skip(11 + which.start).take(which.len());
     *ticks += times.filter_map(|time| time.parse::<u64>().ok()).sum::<u64>();
     if deeper > 0
         && let Ok(children) = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"))
     {
         for child in children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok()) {
-            add_ticks(child, deeper - 1, ticks);
+            add_ticks(child, 0..4, deeper - 1, ticks);
         }
     }
 }

@@ -104,7 +104,7 @@ pub(crate) fn run<R>(
 /// Gives the stages their first workers and bounds the queues, from the source on.
 fn open(core: &Core, nodes: &[Box<dyn Node + '_>]) {
     let mut upstream = 1;
-    for (node, bounds) in nodes.iter().zip(pacer::bounds(nodes)) {
+    for (node, bounds) in nodes.iter().zip(pacer::bounds(core, nodes)) {
         node.open(upstream, bounds.seed);
         upstream = bounds.seed;
     }

@@ -76,15 +76,14 @@ impl Kind {
 
     /// What may be decided about the workers of a stage that leaves it to us,
     /// where `sharing` stages share the cores.
-    fn bounds(self, sharing: usize) -> Bounds {
+    fn bounds(self, cores: usize, sharing: usize) -> Bounds {
         match self {
             Self::Io => Bounds::io(),
             Self::Blocking => Bounds::blocking(),
-            Self::Cpu => Bounds::cpu(cores(), sharing),
-            Self::Command => Bounds::command(cores(), sharing),
+            Self::Cpu => Bounds::cpu(cores, sharing),
+            Self::Command => Bounds::command(cores, sharing),
             Self::Batch => Bounds::fixed(1),
-            // Their start is dear, so their number stays.
-            Self::Serve => Bounds::fixed(cores()),
+            Self::Serve => Bounds::serve(cores),
         }
     }
 }
@@ -182,9 +181,13 @@ impl Settings {
         }
     }
 
-    /// What may be decided about its workers, where `sharing` stages share the cores.
-    pub(crate) fn bounds(&self, sharing: usize) -> Bounds {
-        let bounds = self.kind.bounds(sharing);
+    /// What may be decided about its workers, where `sharing` stages share the
+    /// cores of which `budget` may be kept busy.
+    pub(crate) fn bounds(&self, budget: f64, sharing: usize) -> Bounds {
+        // The most depends on the machine: what waits keeps no core busy.
+        let affordable = (budget.ceil().max(1.0) as usize).min(cores());
+        let seed = self.kind.bounds(affordable, sharing).seed;
+        let bounds = Bounds { seed, ..self.kind.bounds(cores(), sharing) };
         match self.workers {
             Workers::Auto => bounds,
             Workers::UpTo(most) => bounds.at_most(most),
@@ -219,6 +222,9 @@ pub(crate) struct Stage<In> {
     pub(crate) threads: Mutex<BTreeMap<usize, meter::Thread>>,
     /// Time without a core of threads that have ended, in nanoseconds.
     pub(crate) queued_before: AtomicU64,
+    /// Its worker processes, and what they are at, where it has such.
+    pub(crate) processes: meter::Processes,
+    pub(crate) attendance: meter::Attendance,
     /// What a kill would have it answer again.
     pub(crate) lag: Lag,
 }
@@ -273,6 +279,8 @@ impl<In> Stage<In> {
             retries: Mutex::default(),
             threads: Mutex::default(),
             queued_before: AtomicU64::new(0),
+            processes: meter::Processes::default(),
+            attendance: meter::Attendance::default(),
             lag: Lag::default(),
         }
     }
@@ -403,11 +411,11 @@ impl<In> Stage<In> {
     }
 
     /// What it has counted up to `now`, but the waits for room, which the next
-    /// queue knows; and the time that others have waited for room in its own.
+    /// queue knows if it has no loop for all its workers; and the time that
+    /// others have waited for room in its own.
     pub(crate) fn counts(&self, now: Duration) -> (Counts, Duration) {
         let (counters, queue) = (&self.counters, self.queue.stats());
         let (busy, squares) = counters.busy(now);
-        let fed = counters.sum(|shard| &shard.fed);
         let cpu = Duration::from_nanos(counters.sum(|shard| &shard.cpu));
         let (mut cpu, mut queued) = (Some(cpu), None);
         match self.settings.kind {
@@ -428,24 +436,52 @@ impl<In> Stage<In> {
                 }
             }
             Kind::Io => queued = Some(Duration::ZERO),
-            Kind::Serve | Kind::Batch => {}
+            Kind::Serve => return (self.counts_of_processes(now), queue.waited_on_full),
+            Kind::Batch => {}
         }
-        let answered = counters.sum(|shard| &shard.ok) + counters.sum(|shard| &shard.failed);
         let counts = Counts {
-            workers: self.target.load(Ordering::Relaxed),
-            entered: fed,
-            done: answered,
-            tries: fed + counters.sum(|shard| &shard.retried),
-            pushback: counters.sum(|shard| &shard.pushback),
             busy,
             squares,
             cpu,
             waiting_for_core: queued,
             starved: queue.waited_on_empty,
-            blocked: Duration::ZERO,
-            depth: queue.depth,
+            ..self.tallies()
         };
         (counts, queue.waited_on_full)
+    }
+
+    /// The same for worker processes.
+    fn counts_of_processes(&self, now: Duration) -> Counts {
+        let ([busy, starved, blocked], starting) = self.attendance.look(now);
+        let seen = self.processes.look(now);
+        Counts {
+            busy,
+            squares: self.counters.busy(now).1,
+            cpu: Some(seen.used.cpu),
+            waiting_for_core: Some(seen.used.queued),
+            starved,
+            blocked,
+            starting,
+            start: seen.start,
+            memory: seen.memory,
+            ..self.tallies()
+        }
+    }
+
+    /// What it has counted that is no time.
+    fn tallies(&self) -> Counts {
+        let counters = &self.counters;
+        let fed = counters.sum(|shard| &shard.fed);
+        let answered = counters.sum(|shard| &shard.ok) + counters.sum(|shard| &shard.failed);
+        Counts {
+            workers: self.target.load(Ordering::Relaxed),
+            entered: fed,
+            done: answered,
+            tries: fed + counters.sum(|shard| &shard.retried),
+            pushback: counters.sum(|shard| &shard.pushback),
+            depth: self.queue.depth(),
+            ..Counts::default()
+        }
     }
 
     /// The most items that are taken at once, however quick they are.

@@ -536,3 +536,29 @@ fn python_goes_on_with_a_run_where_it_failed() {
         assert_eq!(world.read("calls").lines().filter(|call| *call != "b").count(), 2);
     });
 }
+
+#[test]
+fn r64_python_workers_that_wait_become_more_by_themselves_and_their_number_is_kept() {
+    let Some(python) = pythons().first().copied() else { return };
+    let world = World::with(&format!(
+        "[source]\nlines = \"-\"\n[[stage]]\nname = \"py\"\nordered = true\n\
+         python = {{ function = \"work:f\", interpreter = \"{python}\" }}\n"
+    ));
+    world.write("work.py", "import time\ndef f(x):\n    time.sleep(0.03)\n    return x\n");
+    let cores = std::thread::available_parallelism().unwrap().get();
+    let items: String = (0..60 * cores).map(|n| format!("{n}\n")).collect();
+    let words = ["--journal", "j.db", "--pace-log", "pace", "--freeze", "plan"];
+    let ended = world.run(words).input(items.as_str()).end().exits(0);
+    assert_eq!(ended.text(), items, "the order is kept while workers come and go");
+    let plan = world.read("plan");
+    let kept: usize = plan.split("\"py\" = ").nth(1).unwrap().trim().parse().unwrap();
+    assert!(kept > cores, "{plan}");
+    let log = world.read("pace");
+    let surveys = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let seen: Vec<_> = surveys.map(|survey| survey["stages"][1].clone()).collect();
+    assert!(seen.iter().any(|stage| stage["nature"] == "waiting"), "{log}");
+    // The same number, said: it stays.
+    let ended = world.run(["--workers-from", "plan"]).input("1\n2\n").end().exits(0);
+    assert_eq!(ended.text(), "1\n2\n");
+    ended.says_not("workers of `py`");
+}

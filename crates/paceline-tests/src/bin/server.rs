@@ -9,9 +9,14 @@ use std::{
     io::{self, BufRead, Write},
     os::fd::BorrowedFd,
     process::{abort, exit},
+    sync::mpsc,
+    time::Duration,
 };
 
-use rustix::process::{Signal, getpid, kill_process};
+use rustix::{
+    process::{Signal, getpid, kill_process},
+    time::{ClockId, clock_gettime},
+};
 
 fn main() -> io::Result<()> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -95,6 +100,22 @@ fn obey(order: &str) -> Answer {
             let number: u64 = argument.parse().unwrap_or(0);
             let divides = |candidate: &u64| number.is_multiple_of(*candidate);
             Answer::Say((1..=number).filter(divides).count().to_string())
+        }
+        // Waits, or computes, for so many milliseconds.
+        "nap" => {
+            // Nobody sends anything: it is a wait.
+            let (_keep, never) = mpsc::channel::<()>();
+            let _ = never.recv_timeout(Duration::from_millis(argument.parse().unwrap_or(0)));
+            Answer::Say(argument)
+        }
+        "burn" => {
+            let used = || {
+                let time = clock_gettime(ClockId::ThreadCPUTime);
+                Duration::new(time.tv_sec.unsigned_abs(), time.tv_nsec.unsigned_abs() as u32)
+            };
+            let until = used() + Duration::from_millis(argument.parse().unwrap_or(0));
+            while used() < until {}
+            Answer::Say(argument)
         }
         "length" => Answer::Say(order.len().to_string()),
         _ => Answer::Fail(format!("no such order: {word}")),

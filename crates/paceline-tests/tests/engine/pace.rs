@@ -137,3 +137,12 @@ fn b25_a_short_run_says_nothing_it_has_not_seen() {
     assert!(summary.is_complete());
     assert_eq!(summary.stages[0].workers_range, (4, 4));
 }
+
+#[test]
+fn b25_a_stage_that_computes_begins_with_what_the_budget_allows() {
+    for (budget, expected) in [(1.0, 1), (0.3, 1), (1e6, paceline::cores())] {
+        let pipeline = Pipeline::from_iter(0..3).cpu("compute", |_: u32| Ok::<_, BoxError>(()));
+        let summary = pipeline.cpu_budget(budget).run().unwrap();
+        assert_eq!(summary.stages[0].workers_range, (expected, expected), "{budget} cores");
+    }
+}

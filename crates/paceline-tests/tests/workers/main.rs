@@ -3,6 +3,7 @@
 
 mod crashes;
 mod life;
+mod pace;
 mod pool;
 mod speed;
 mod support;

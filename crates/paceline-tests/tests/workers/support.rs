@@ -70,12 +70,20 @@ pub(crate) fn limited(body: impl FnOnce() + Send + 'static) {
 
 /// No child of this process is there any more, dead or alive.
 pub(crate) fn assert_nothing_left() {
-    let children: String = fs::read_dir("/proc/self/task")
+    assert_eq!(children_list(), "", "children left");
+}
+
+/// How many children this process has, dead or alive.
+pub(crate) fn children() -> usize {
+    children_list().split_ascii_whitespace().count()
+}
+
+fn children_list() -> String {
+    fs::read_dir("/proc/self/task")
         .unwrap()
         .flatten()
         .map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default())
-        .collect();
-    assert_eq!(children, "", "children left");
+        .collect()
 }
 
 /// What became of the items, in short.

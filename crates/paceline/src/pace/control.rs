@@ -176,7 +176,8 @@ impl Controller {
     }
 
     fn take_in(&mut self, now: &Snapshot, age: Duration) -> Option<Survey> {
-        if self.blackout.is_some_and(|until| now.at < until) {
+        let is_starting = now.stages.iter().any(|stage| stage.starting > 0);
+        if is_starting || self.blackout.is_some_and(|until| now.at < until) {
             self.begin_survey(now);
             return None;
         }
@@ -386,11 +387,14 @@ impl Controller {
         age: Duration,
     ) -> Vec<usize> {
         let room = self.room_in_memory(now);
-        let all = self.stages.iter_mut().zip(estimates);
-        all.map(|(stage, seen)| {
+        let all = self.stages.iter_mut().zip(estimates).zip(&now.stages);
+        all.map(|((stage, seen), counts)| {
             if stage.bounds.is_fixed {
                 return stage.workers;
             }
+            let room = counts.memory.zip(now.memory).map_or(room, |(each, memory)| {
+                Some(fits(memory.budget.saturating_sub(memory.used), each))
+            });
             let waits = seen.as_ref().is_some_and(|seen| seen.cpu_share() < 0.1);
             let factor = if waits && age < YOUNG / 2 { 4 } else { 2 };
             let mut limit = stage.bounds.most.min(stage.workers.saturating_mul(factor));
@@ -403,7 +407,10 @@ impl Controller {
             }
             let tiny = seen.as_ref().is_some_and(|seen| seen.service < TINY && seen.done > 100.0);
             limit = stage.outside.growth(now.at, stage.workers, limit);
-            if tiny || room == Some(0) {
+            // A run lasts as long again as it has, if nothing else is known: to start a worker
+            // must not take longer than that.
+            let is_dear = counts.start.is_some_and(|start| start > age);
+            if tiny || is_dear || room == Some(0) {
                 limit = limit.min(stage.workers);
             } else if let Some(room) = room {
                 limit = limit.min(stage.workers.saturating_add(room));
@@ -422,8 +429,7 @@ impl Controller {
         let workers: usize = self.stages.iter().map(|stage| stage.workers).sum();
         let grown = memory.used.saturating_sub(self.memory_at_first?);
         let each = grown / workers.max(1) as u64;
-        (each > 0)
-            .then(|| usize::try_from((memory.budget - memory.used) / each).unwrap_or(usize::MAX))
+        (each > 0).then(|| fits(memory.budget - memory.used, each))
     }
 
     fn demand(
@@ -462,4 +468,8 @@ impl Controller {
         self.unaccounted = if off { self.unaccounted + 1 } else { 0 };
         (self.unaccounted > 3).then_some("the times of the workers do not add up")
     }
+}
+
+fn fits(room: u64, each: u64) -> usize {
+    usize::try_from(room / each.max(1)).unwrap_or(usize::MAX)
 }

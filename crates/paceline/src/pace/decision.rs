@@ -55,6 +55,12 @@ impl Bounds {
         Self { seed: (cores / sharing.max(1)).max(1), most, is_fixed: false }
     }
 
+    /// Long-lived worker processes: they are there from the beginning, for their start takes time.
+    #[must_use]
+    pub fn serve(cores: usize) -> Self {
+        Self { seed: cores.max(1), ..Self::command(cores, 1) }
+    }
+
     /// With no more than `most`.
     #[must_use]
     pub fn at_most(self, most: usize) -> Self {

@@ -71,6 +71,13 @@ pub struct Counts {
     pub blocked: Duration,
     /// Items that wait before it.
     pub depth: usize,
+    /// Workers that were decided on and have yet to begin, where that takes
+    /// time. Nothing is concluded meanwhile: they use cores, and do no items.
+    pub starting: usize,
+    /// How long a worker takes to begin, where that counts.
+    pub start: Option<Duration>,
+    /// The memory that a worker takes, in bytes, if that is known.
+    pub memory: Option<u64>,
 }
 
 /// What a stage is like, estimated over a stretch of time. Times are seconds.

@@ -12,9 +12,9 @@ use crate::{
 };
 
 impl<'a, T: Send + 'a, Prev> Pipeline<'a, T, Prev> {
-    /// Adds a stage whose work is done by long-lived worker processes, as
-    /// many as there are cores unless [`workers`](Self::workers) says
-    /// otherwise.
+    /// Adds a stage whose work is done by long-lived worker processes. Unless
+    /// [`workers`](Self::workers) says how many, there is one a core at
+    /// first, and more where they are seen to wait.
     ///
     /// Each is started when there is work for it, and kept for later items.
     /// Whatever a worker does (exit, crash, hang, talk nonsense) costs the

@@ -92,10 +92,10 @@ impl Paced {
 }
 
 /// What may be decided about the stages, and what they begin with.
-pub(crate) fn bounds(nodes: &[Box<dyn Node + '_>]) -> Vec<Bounds> {
+pub(crate) fn bounds(core: &Core, nodes: &[Box<dyn Node + '_>]) -> Vec<Bounds> {
     let settings = nodes.iter().map(|node| node.stage().settings());
     let sharing = settings.filter(|it| it.kind.computes() && it.workers.is_auto()).count();
-    nodes.iter().map(|node| node.stage().settings().bounds(sharing)).collect()
+    nodes.iter().map(|node| node.stage().settings().bounds(core.cores, sharing)).collect()
 }
 
 /// The looks at a run.
@@ -116,7 +116,7 @@ impl Pacer {
             return None;
         }
         let ends = || std::iter::once(Bounds::fixed(1));
-        let stages = ends().chain(bounds(nodes)).chain(ends()).collect();
+        let stages = ends().chain(bounds(core, nodes)).chain(ends()).collect();
         let settings = Settings::new(core.cores, stages).random((core.fraction() * 1e15) as u64);
         let paced = Paced {
             ranges: nodes
@@ -210,16 +210,21 @@ impl Pacer {
             ..Counts::default()
         };
         let mut stages = vec![end(core.source.busy(now).0, taken)];
+        // One loop has all worker processes of a stage: it knows how many of them wait.
+        let mut knows = false;
         for node in nodes {
             let (counts, before) = node.stage().counts(now);
-            if let Some(upstream) = stages.last_mut() {
+            if let Some(upstream) = stages.last_mut()
+                && !knows
+            {
                 upstream.blocked = before;
             }
             stages.push(counts);
+            knows = node.stage().settings().kind == Kind::Serve;
         }
         let exit = exit.map(|exit| exit());
         let sunk = exit.map_or_else(|| core.ledger.ended(), |queue| queue.popped);
-        if let (Some(last), Some(queue)) = (stages.last_mut(), exit) {
+        if let (Some(last), Some(queue), false) = (stages.last_mut(), exit, knows) {
             last.blocked = queue.waited_on_full;
         }
         stages.push(Counts {

@@ -35,7 +35,8 @@ use crate::{
     error::{Error, ErrorKind},
     item::{Envelope, Load},
     journal::{Hooks, Recalled, last_entry, recorded},
-    outlet::{BoxFuture, Outlet, hand_on},
+    meter::Shares,
+    outlet::{BoxFuture, Outlet},
     stage::Stage,
     stop::StopLevel,
     worker::{
@@ -61,11 +62,23 @@ const LACKING_AT_MOST: Duration = Duration::from_secs(10);
 /// After how many turns without a wait the event loop gets one.
 const TURNS: usize = 8;
 
+/// How long a worker that is one too many is kept, where the run decides how
+/// many there are: it may soon be needed again, and its start is dear.
+const KEPT: Duration = Duration::from_secs(30);
+
+/// How many workers are started before the others are looked at: a start
+/// holds up this thread for a millisecond.
+const STARTS: usize = 2;
+
 /// A worker's place in the stage: what it is attempts have as their slot.
 struct Seat<In> {
     state: State<In>,
     /// Deaths in a row before anything was answered.
     deaths: u32,
+    /// Whether a worker was ever here.
+    was_taken: bool,
+    /// Since when it is one too many.
+    surplus: Option<Duration>,
 }
 
 enum State<In> {
@@ -133,14 +146,19 @@ where
             self.desk.release_due();
             self.take().await;
             self.obey_stop();
-            self.staff();
+            let lacks_more = self.staff();
             self.hand_out();
-            let has_moved = self.listen();
+            let has_moved = self.listen() | lacks_more;
+            self.note(false);
             if std::mem::take(&mut self.desk.has_put_back) {
                 // Seen before: the end of the queue is behind what comes back to it.
                 self.has_ended = false;
             }
-            hand_on(&mut *outlet, &mut self.desk.outbox).await;
+            if !self.desk.outbox.is_empty() && !outlet.try_push(&mut self.desk.outbox) {
+                self.note(true);
+                outlet.push(&mut self.desk.outbox).await;
+                self.note(false);
+            }
             if self.is_done() {
                 break;
             }
@@ -235,45 +253,106 @@ where
     fn make_seats(&mut self) {
         let target = self.stage.target.load(Ordering::Acquire);
         while self.seats.len() < target {
-            self.seats.push(Seat { state: State::Empty, deaths: 0 });
+            self.seats.push(Seat {
+                state: State::Empty,
+                deaths: 0,
+                was_taken: false,
+                surplus: None,
+            });
         }
     }
 
-    /// Dismisses workers that have done their part, and starts those there is work for.
-    fn staff(&mut self) {
+    /// Dismisses workers that have done their part, and starts those there is
+    /// work for; tells whether there are more to be started.
+    fn staff(&mut self) -> bool {
         self.make_seats();
         let now = self.core.clock.now();
         let target = self.stage.target.load(Ordering::Acquire);
+        let keeps = if self.stage.settings.workers.is_auto() { KEPT } else { Duration::ZERO };
         for index in 0..self.seats.len() {
-            if let State::Taken(worker) = &self.seats[index].state
+            let seat = &mut self.seats[index];
+            seat.surplus = (index >= target).then(|| seat.surplus.unwrap_or(now));
+            let is_surplus = seat.surplus.is_some_and(|it| now.saturating_sub(it) >= keeps);
+            if let State::Taken(worker) = &seat.state
                 && worker.in_flight.is_empty()
-                && (index >= target || worker.has_done_its_part(self.serve, now))
+                && (is_surplus || worker.has_done_its_part(self.serve, now))
             {
+                // One that comes here later is an addition again.
+                seat.was_taken &= !is_surplus;
                 self.lose(index, Why::Dismissed);
             }
         }
         if self.level() >= StopLevel::Halt || self.lacking.is_some_and(|(_, again)| now < again) {
-            return;
+            return false;
         }
         let limit = self.stage.chunk_limit();
         let open = self.seats.iter().take(target).filter(|seat| !seat.is_empty());
         let mut room: usize = open.map(|seat| seat.room(limit, self.serve)).sum();
+        let mut started = 0;
         for index in 0..target {
             if room >= self.desk.pending.len() {
-                return;
+                return false;
             }
             if self.seats[index].is_empty() {
+                if started == STARTS {
+                    return true;
+                }
                 self.start_worker(index);
+                started += 1;
                 room += 1;
             }
         }
+        false
+    }
+
+    /// Tells whoever looks how the workers spend their time from now on.
+    fn note(&mut self, is_blocked: bool) {
+        if !self.core.is_measured {
+            return;
+        }
+        let now = self.core.clock.now();
+        let target = self.stage.target.load(Ordering::Relaxed);
+        let mut shares = Shares::default();
+        for (index, seat) in self.seats.iter_mut().enumerate() {
+            if let State::Taken(worker) = &mut seat.state
+                && let Some(start) = worker.begins(now)
+            {
+                self.stage.processes.begins(worker.process.id(), start);
+            }
+            let share = match &seat.state {
+                State::Empty => Some(0.0),
+                State::Taken(worker) => worker.share(),
+                State::Leaving => Some(1.0),
+            };
+            match share {
+                None => shares.starting += 1,
+                Some(share) => {
+                    shares.busy += share;
+                    shares.idle += if index < target { 1.0 - share } else { 0.0 };
+                }
+            }
+        }
+        shares.idle += target.saturating_sub(self.seats.len()) as f64;
+        if is_blocked {
+            // They have what they have in hand, and get nothing more: a part of it is done
+            // meanwhile, which nobody here sees.
+            let blocked = shares.busy + shares.idle;
+            shares = Shares { blocked, starting: shares.starting, ..Shares::default() };
+        }
+        self.stage.attendance.note(now, shares);
     }
 
     fn start_worker(&mut self, seat: usize) {
         let now = self.core.clock.now();
-        match Worker::start(self.serve, seat + 1, &self.stage.settings.name, now) {
+        let is_replacement = self.seats[seat].was_taken;
+        let name = &self.stage.settings.name;
+        match Worker::start(self.serve, seat + 1, name, now, is_replacement) {
             Ok(worker) => {
                 self.lacking = None;
+                if self.core.is_measured {
+                    self.stage.processes.started(worker.process.group(), is_replacement);
+                }
+                self.seats[seat].was_taken = true;
                 self.seats[seat].state = State::Taken(Box::new(worker));
             }
             Err(fault) if is_shortage(&fault) => {
@@ -402,9 +481,15 @@ where
             State::Taken(worker) => worker.due(self.serve, timeout),
             State::Empty | State::Leaving => None,
         });
+        let kept = self.seats.iter().filter_map(|seat| match &seat.state {
+            State::Taken(worker) if worker.in_flight.is_empty() => {
+                seat.surplus.map(|since| since.saturating_add(KEPT))
+            }
+            _ => None,
+        });
         let again = self.lacking.map(|(_, again)| again);
         let again = again.filter(|_| !self.desk.pending.is_empty());
-        workers.chain(again).chain(self.desk.next_due()).min()
+        workers.chain(kept).chain(again).chain(self.desk.next_due()).min()
     }
 
     fn set_timer(&mut self) {

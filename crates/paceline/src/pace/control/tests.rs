@@ -41,6 +41,9 @@ fn any_counts() -> impl Strategy<Value = Counts> {
             starved: times.3,
             blocked: times.4,
             depth,
+            starting: usize::from(depth > 900),
+            start: known[0].then_some(times.4),
+            memory: known[1].then_some(entered),
         },
     )
 }
@@ -176,6 +179,45 @@ proptest! {
         let workers = controller.workers()[1] as f64;
         prop_assert!(workers <= 1.3 * budget + 2.0, "{workers} for {budget}");
     }
+}
+
+/// Runs a stage that waits and takes any number, as it tells what its workers are like; gives
+/// their number at the end.
+fn workers_after(seconds: f64, tell: impl Fn(f64, &mut Snapshot)) -> usize {
+    let bounds = vec![Bounds::fixed(1), Bounds::serve(2), Bounds::fixed(1)];
+    let mut controller = Controller::new(Settings::new(2.0, bounds));
+    let mut steady = Steady { service: 0.02, room: 512, cores: 2.0, ..Steady::default() };
+    while steady.at < seconds {
+        let mut snapshot = steady.snapshot(controller.workers()[1]);
+        tell(steady.at, &mut snapshot);
+        let look = controller.look(&snapshot);
+        steady.run(look.next.as_secs_f64(), controller.workers()[1]);
+    }
+    controller.workers()[1]
+}
+
+#[test]
+fn what_is_slow_to_start_is_added_in_a_run_that_is_older_than_a_start() {
+    let slow = |_: f64, now: &mut Snapshot| now.stages[1].start = Some(Duration::from_secs(3));
+    assert_eq!(workers_after(2.5, slow), 2);
+    assert!(workers_after(6.0, slow) > 16);
+}
+
+#[test]
+fn nothing_is_decided_while_workers_start() {
+    let starting = |at: f64, now: &mut Snapshot| now.stages[1].starting = usize::from(at < 2.0);
+    assert_eq!(workers_after(1.9, starting), 2);
+    assert!(workers_after(6.0, starting) > 16);
+}
+
+#[test]
+fn no_more_are_added_than_memory_has_room_for_by_what_one_of_them_takes() {
+    let workers = workers_after(6.0, |_, now| {
+        let used = 1000 * now.stages[1].workers as u64;
+        now.stages[1].memory = Some(1000);
+        now.memory = Some(Memory { used, budget: 7500 });
+    });
+    assert!((5..=7).contains(&workers), "{workers}");
 }
 
 const RARELY: Duration = Duration::from_secs(3);

@@ -22,7 +22,7 @@ const DEATHS: u32 = 3;
 /// How long a worker may take to end by itself, when its input has ended.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How long one may take that has closed its end of the channel.
+/// How long one may take that has closed its end of the channel, or was not needed.
 const ENDING: Duration = Duration::from_millis(200);
 
 /// Why a worker is seen off.
@@ -63,6 +63,9 @@ where
             seat.state = State::Empty;
             return;
         };
+        if self.core.is_measured {
+            self.stage.processes.left(worker.process.id());
+        }
         let stop = &self.core.stop;
         let is_dismissed = matches!(why, Why::Dismissed);
         self.desk.answer_for(index);
@@ -86,9 +89,12 @@ where
         rest.into_iter().rev().for_each(|task| self.desk.pending.push_front(task));
         let (clock, stop) = (self.core.clock.clone(), stop.clone());
         let grace = self.stage.settings.grace;
+        let has_begun = worker.is_ready;
         self.leaving.push(Box::pin(async move {
             let patience = match why {
-                Why::Dismissed => PATIENCE.min(grace),
+                Why::Dismissed if has_begun => PATIENCE.min(grace),
+                // It has done nothing yet, and the end of a run need not wait until it could.
+                Why::Dismissed => ENDING.min(grace),
                 // It is about to, and its status tells more than how it is made to.
                 Why::Ended => ENDING.min(grace),
                 _ => Duration::ZERO,

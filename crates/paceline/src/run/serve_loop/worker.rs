@@ -61,7 +61,14 @@ pub(super) struct Worker<In> {
     said_in_advance: Option<u32>,
     /// How often its slate was looked at since it was heard of.
     looks: u32,
+    /// Whether it counts as at work when it has no answers yet: from its
+    /// start on if it replaces another.
+    has_begun: bool,
 }
+
+/// So long after its start a worker that does not say when it is ready has
+/// begun, or with its first answer; and nobody waits longer for one that does.
+const BEGINS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(10)];
 
 impl<In> Worker<In> {
     pub(super) fn start(
@@ -69,6 +76,7 @@ impl<In> Worker<In> {
         slot: usize,
         stage: &str,
         now: Duration,
+        is_replacement: bool,
     ) -> Result<Self, Fault> {
         Ok(Self {
             process: Process::start(serve, slot, stage)?,
@@ -86,6 +94,7 @@ impl<In> Worker<In> {
             begun: None,
             said_in_advance: None,
             looks: 0,
+            has_begun: is_replacement,
         })
     }
 
@@ -95,6 +104,35 @@ impl<In> Worker<In> {
         self.since = now;
         self.is_concurrent = at_once > 1;
         self.window = (at_once as usize).max(1);
+    }
+
+    /// What part of it is at work; `None` if it was added and has yet to begin.
+    pub(super) fn share(&self) -> Option<f64> {
+        if !self.has_begun {
+            return None;
+        }
+        if !self.is_ready {
+            return Some(1.0);
+        }
+        let places = match self.framing {
+            Framing::Frames if self.is_concurrent => self.window,
+            _ => 1,
+        };
+        Some((self.in_flight.len() as f64 / places as f64).min(1.0))
+    }
+
+    /// Takes note if it has begun since, and gives the time that it took to if it says when.
+    pub(super) fn begins(&mut self, now: Duration) -> Option<Option<Duration>> {
+        let age = now.saturating_sub(self.started);
+        let (is_told, at_most) = match self.framing {
+            Framing::Frames => (self.is_ready, BEGINS[1]),
+            _ => (self.answered > 0, BEGINS[0]),
+        };
+        if self.has_begun || (!is_told && age < at_most) {
+            return None;
+        }
+        self.has_begun = true;
+        Some((self.framing == Framing::Frames).then_some(age))
     }
 
     /// How many more items it may be sent.

@@ -9,7 +9,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
+    fs::File,
     future::{Future, poll_fn},
     io,
     os::{
@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use paceline_process::{Child, Exit, ExitWatch, SharedMemory, Stderr, Stdin, Stdout};
+use paceline_process::{Child, Exit, ExitWatch, Group, SharedMemory, Stderr, Stdin, Stdout};
 use tokio::net::{
     UnixStream,
     unix::pipe::{Receiver, Sender},
@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     failure::{FailureKind, Fault},
+    meter::memory_of,
     worker::command::{io_trouble, not_started},
 };
 
@@ -345,9 +346,12 @@ impl Process {
 
     /// The memory it has resident, in bytes.
     pub(crate) fn memory(&self) -> Option<u64> {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.id())).ok()?;
-        let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-        Some(pages * rustix::param::page_size() as u64)
+        memory_of(self.id())
+    }
+
+    /// Its processes, to be looked at by others.
+    pub(crate) fn group(&self) -> Group {
+        self.child.group()
     }
 
     /// What the worker had written down and may not have sent. Of one that
