@@ -197,7 +197,8 @@ pub(crate) fn life_of(job: u64) -> Life {
     registry().jobs.get(&job).map_or(Life::Ended, Job::life)
 }
 
-/// Says whether a job is alive that was there at the tick.
+/// Says whether a job is alive that was there at the tick. One that was started in that very
+/// tick, of 10 ms, counts: better to leave a stray until that job ends than to end what is its.
 pub(crate) fn life_at(tick: u64) -> Life {
     let registry = registry();
     let mut jobs = registry.jobs.values();
