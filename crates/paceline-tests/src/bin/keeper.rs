@@ -328,7 +328,10 @@ fn spares(directory: &str) -> Checked {
     let mut line = String::new();
     BufReader::new(job.take_stdout().ok_or("no output")?).read_line(&mut line)?;
     // Start times are ticks of 10 ms: an orphan of the tick in which `later` starts could be its.
-    let tick = || fs::read_to_string("/proc/uptime");
+    let tick = || -> io::Result<String> {
+        let uptime = fs::read_to_string("/proc/uptime")?;
+        Ok(uptime.split(' ').next().unwrap_or_default().to_owned())
+    };
     let ready = tick()?;
     while tick()? == ready {}
     let mut later = Command::new("sleep").arg("300").spawn()?;
