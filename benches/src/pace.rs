@@ -32,8 +32,8 @@ const AS_GOOD: f64 = 0.97;
 const LOOK: Duration = Duration::from_millis(1000);
 
 const HEAD: &str = "\
-| scenario | best numbers | their rate /s | rate | 95 % CI | work | workers | auto's | moves/min |
-|---|---|---|---|---|---|---|---|---|";
+| scenario | best numbers | their rate /s | rate | 95 % CI | work | dip | workers | auto's | moves/min | CPU/item | looking |
+|---|---|---|---|---|---|---|---|---|---|---|---|";
 
 const HEAD_BY_HAND: &str = "\
 | scenario | numbers | time of auto over that of the same numbers by hand | 95 % CI |
@@ -103,8 +103,9 @@ fn with_row(page: &str, head: &str, row: &str) -> String {
 
 fn against_the_best(scenario: &Scenario, wish: &Wish) -> String {
     let best = search(scenario, wish.quick);
-    let mut ratios: [Vec<f64>; 3] = Default::default();
+    let mut ratios: [Vec<f64>; 4] = Default::default();
     let (mut rates, mut moves, mut last) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut dips, mut looking) = (Vec::new(), Vec::new());
     for pair in 0..wish.pairs {
         let auto = || (scenario.run)(&scenario.trial(None));
         let fixed = || (scenario.run)(&scenario.trial(Some(&best)));
@@ -121,23 +122,32 @@ fn against_the_best(scenario: &Scenario, wish: &Wish) -> String {
             auto.rate(scenario) / fixed.rate_of_fixed(scenario),
             auto.work(scenario) / fixed.rate_of_fixed(scenario),
             auto.workers(scenario).unwrap_or(sum) / sum,
+            auto.cpu / fixed.cpu,
         ]) {
             ratios.push(value);
         }
         rates.push(fixed.rate_of_fixed(scenario));
         moves.push(auto.moves(scenario));
+        dips.extend(auto.worst_second(scenario).map(|least| least / fixed.rate_of_fixed(scenario)));
+        looking.extend(auto.looking(scenario.steady));
         last = auto.last;
     }
-    let [rate, work, workers] = ratios;
+    let [rate, work, workers, cpu] = ratios;
     let (low, high) = interval(&rate);
+    let shown = |values: &[f64], digits: usize| {
+        if values.is_empty() { String::new() } else { format!("{:.digits$}", middle(values)) }
+    };
     format!(
-        "| {} | {best:?} | {:.0} | {:.3} | {low:.3} to {high:.3} | {:.3} | {:.2} | {last:?} | {:.0} |",
+        "| {} | {best:?} | {:.0} | {:.3} | {low:.3} to {high:.3} | {:.3} | {} | {:.2} | {last:?} | {:.0} | {:.3} | {} |",
         scenario.name,
         median(rates),
         middle(&rate),
         middle(&work),
+        shown(&dips, 3),
         middle(&workers),
         middle(&moves),
+        middle(&cpu),
+        shown(&looking, 5),
     )
 }
 
@@ -257,6 +267,11 @@ impl Outcome {
             Some(_) => self.rate(scenario),
             None => self.between(scenario.regime.unwrap_or_default(), scenario.length),
         }
+    }
+
+    /// Items in a second of the worst second of the steady time; a job with an end has none.
+    fn worst_second(&self, scenario: &Scenario) -> Option<f64> {
+        scenario.items.is_none().then(|| self.least(scenario.steady, scenario.length))
     }
 
     fn steady_of_a_look(&self, length: Duration) -> f64 {

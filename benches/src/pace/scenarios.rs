@@ -105,6 +105,13 @@ pub(super) fn all() -> Vec<Scenario> {
             ..USUAL
         },
         Scenario {
+            name: "worker processes that wait 20 ms",
+            start: &[24],
+            most: &[32],
+            run: waiting_workers,
+            ..USUAL
+        },
+        Scenario {
             name: "ordered output of waits with long tails",
             start: &[24, 3],
             most: &[128, 8],
@@ -135,6 +142,8 @@ pub(super) fn by_hand() -> Vec<Scenario> {
     vec![
         by_items("by hand: computes 1 ms", 2000, computes as fn(&Trial) -> Outcome),
         by_items("by hand: tiny items", 100_000, tiny),
+        // It begins with the only number that it may have: what is left is the price of looking.
+        by_items("by hand: tiny items, one worker each and no more", 100_000, held),
         by_items("by hand: `/bin/true` for each", 1000, trues),
     ]
 }
@@ -258,18 +267,26 @@ pub(crate) fn run_child(arguments: &[String]) {
     match arguments {
         [cpu, waits] => {
             burn(cpu.parse().expect("a number of microseconds"));
-            let time = Duration::from_micros(waits.parse().expect("a number of microseconds"));
-            // Nobody sends anything: it is a wait.
-            let (_keep, never) = mpsc::channel::<()>();
-            let _ = never.recv_timeout(time);
+            nap(waits.parse().expect("a number of microseconds"));
         }
-        _ => paceline::serve(|number: Vec<u8>| {
-            let number: u64 = std::str::from_utf8(&number)?.parse()?;
-            burn(around(MS, number));
-            Ok::<Vec<u8>, BoxError>(number.to_string().into())
-        })
-        .expect("the runner is there"),
+        [_waits] => serve_with(|number| nap(around(20 * MS, number))),
+        _ => serve_with(|number| burn(around(MS, number))),
     }
+}
+
+fn nap(micros: u64) {
+    // Nobody sends anything: it is a wait.
+    let (_keep, never) = mpsc::channel::<()>();
+    let _ = never.recv_timeout(Duration::from_micros(micros));
+}
+
+fn serve_with(work: fn(u64)) {
+    let served = paceline::serve(|number: Vec<u8>| {
+        let number: u64 = std::str::from_utf8(&number)?.parse()?;
+        work(number);
+        Ok::<Vec<u8>, BoxError>(number.to_string().into())
+    });
+    served.expect("the runner is there");
 }
 
 /// A number's digits, there and back.
@@ -289,8 +306,16 @@ impl Exchange<u64> for Digits {
 }
 
 fn workers(trial: &Trial) -> Outcome {
+    serving(trial, &[])
+}
+
+fn waiting_workers(trial: &Trial) -> Outcome {
+    serving(trial, &["waits"])
+}
+
+fn serving(trial: &Trial, arguments: &[&str]) -> Outcome {
     let program = env::current_exe().expect("this program has a path");
-    let serve = Serve::frames(Command::new(program).arg(CHILD));
+    let serve = Serve::frames(Command::new(program).arg(CHILD).args(arguments));
     let pipeline = Pipeline::from_iter(trial.items())
         .serve("serve", serve, Digits)
         .workers(trial.workers(0))
@@ -311,17 +336,29 @@ fn ordered(trial: &Trial) -> Outcome {
 }
 
 fn tiny(trial: &Trial) -> Outcome {
+    tiny_with(trial, usize::MAX)
+}
+
+fn held(trial: &Trial) -> Outcome {
+    tiny_with(trial, 1)
+}
+
+fn tiny_with(trial: &Trial, most: usize) -> Outcome {
+    let workers = |place: usize| match most {
+        usize::MAX => trial.workers(place),
+        most => trial.workers(place).max(most),
+    };
     let pipeline = Pipeline::from_iter(trial.items())
         .cpu("first", |n: u64| {
             burn(5 * US);
             Done::Ok(n)
         })
-        .workers(trial.workers(0))
+        .workers(workers(0))
         .cpu("second", |n: u64| {
             burn(10 * US);
             Done::Ok(n)
         })
-        .workers(trial.workers(1));
+        .workers(workers(1));
     finish(trial, pipeline)
 }
 

@@ -10,6 +10,8 @@ use std::{
 
 use paceline::{Observer, Summary, Workers, pace::Survey};
 
+use crate::cpu;
+
 const BUCKET: Duration = Duration::from_millis(50);
 const BUCKETS: usize = 1000;
 
@@ -76,6 +78,7 @@ impl Trial {
         Outcome {
             took: self.meter.began.elapsed(),
             counts,
+            cpu: (cpu::with_children() - self.meter.cpu_before).as_secs_f64() / summary.ok as f64,
             seen: std::mem::take(&mut *self.meter.seen.lock().expect("nobody panicked")),
             moves: std::mem::take(&mut *self.meter.moves.lock().expect("nobody panicked")),
             last: summary.stages.iter().map(|stage| stage.workers).collect(),
@@ -83,11 +86,19 @@ impl Trial {
     }
 }
 
+/// A survey: when it was, all workers together, and the CPU time that looking has taken so far.
+struct Seen {
+    at: Duration,
+    workers: f64,
+    cost: Duration,
+}
+
 /// Counts what comes out, by time, and listens to the pace.
 pub(super) struct Meter {
     began: Instant,
+    cpu_before: Duration,
     buckets: Vec<AtomicU64>,
-    seen: Mutex<Vec<(Duration, f64)>>,
+    seen: Mutex<Vec<Seen>>,
     moves: Mutex<Vec<Duration>>,
 }
 
@@ -95,6 +106,7 @@ impl Meter {
     fn new() -> Self {
         Self {
             began: Instant::now(),
+            cpu_before: cpu::with_children(),
             buckets: (0..BUCKETS).map(|_| AtomicU64::new(0)).collect(),
             seen: Mutex::default(),
             moves: Mutex::default(),
@@ -113,7 +125,8 @@ impl Observer for Meter {
         let at = self.began.elapsed();
         let stages = &survey.workers[1..survey.workers.len() - 1];
         let workers = stages.iter().sum::<usize>() as f64;
-        self.seen.lock().expect("nobody panicked").push((at, workers));
+        let seen = Seen { at, workers, cost: survey.cost };
+        self.seen.lock().expect("nobody panicked").push(seen);
         if !survey.decisions.is_empty() {
             self.moves.lock().expect("nobody panicked").push(at);
         }
@@ -124,7 +137,9 @@ impl Observer for Meter {
 pub(super) struct Outcome {
     pub(super) took: Duration,
     counts: Vec<u64>,
-    seen: Vec<(Duration, f64)>,
+    /// CPU time of an item, with all that was spent around it, in seconds.
+    pub(super) cpu: f64,
+    seen: Vec<Seen>,
     pub(super) moves: Vec<Duration>,
     /// The workers at the end.
     pub(super) last: Vec<usize>,
@@ -139,15 +154,31 @@ impl Outcome {
         sum as f64 / ((to - from) as f64 * BUCKET.as_secs_f64())
     }
 
+    /// The fewest items in a second of any second between these times.
+    pub(super) fn least(&self, from: Duration, to: Duration) -> f64 {
+        const SECOND: Duration = Duration::from_secs(1);
+        let begins = (0..).map(|step| from + step * BUCKET).take_while(|at| *at + SECOND <= to);
+        begins.map(|at| self.between(at, at + SECOND)).fold(f64::INFINITY, f64::min)
+    }
+
+    /// The part of a core that looking took from the last survey before `from` to the last of all;
+    /// `None` if it is the same.
+    pub(super) fn looking(&self, from: Duration) -> Option<f64> {
+        let first = self.seen.iter().rev().find(|seen| seen.at <= from).or(self.seen.first())?;
+        let last = self.seen.last()?;
+        let time = last.at.saturating_sub(first.at).as_secs_f64();
+        (time > 0.0).then(|| (last.cost - first.cost).as_secs_f64() / time)
+    }
+
     /// The mean of all workers together from then on, by the time that they were there.
     pub(super) fn mean_workers(&self, from: Duration) -> Option<f64> {
-        let late: Vec<_> = self.seen.iter().filter(|(at, _)| *at >= from).collect();
+        let late: Vec<_> = self.seen.iter().filter(|seen| seen.at >= from).collect();
         let late = if late.is_empty() { self.seen.last().into_iter().collect() } else { late };
-        let ends = late.iter().skip(1).map(|(at, _)| *at).chain([self.took]);
+        let ends = late.iter().skip(1).map(|seen| seen.at).chain([self.took]);
         let (mut sum, mut time) = (0.0, 0.0);
-        for ((at, workers), end) in late.iter().zip(ends) {
-            let span = end.saturating_sub(*at).as_secs_f64();
-            sum += workers * span;
+        for (seen, end) in late.iter().zip(ends) {
+            let span = end.saturating_sub(seen.at).as_secs_f64();
+            sum += seen.workers * span;
             time += span;
         }
         (time > 0.0).then(|| sum / time)

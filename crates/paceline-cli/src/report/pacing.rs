@@ -103,6 +103,7 @@ impl PaceLog {
             "cores": round(survey.cores),
             "slack": round(survey.slack),
             "held": survey.held,
+            "pace_cpu_ms": round(survey.cost.as_secs_f64() * 1e3),
             "stages": stages.collect::<Vec<_>>(),
             "decisions": decisions.collect::<Vec<_>>(),
         })

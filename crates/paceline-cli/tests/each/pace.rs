@@ -14,6 +14,8 @@ fn the_pace_log_says_what_was_measured_and_decided() {
     assert!(!log.is_empty());
     assert_eq!(log[0]["stages"][1]["stage"], "sleep");
     assert!(log[0]["stages"][1]["service_ms"].as_f64().unwrap() >= 20.0, "{}", log[0]);
+    let cost: Vec<f64> = log.iter().map(|it| it["pace_cpu_ms"].as_f64().unwrap()).collect();
+    assert!(cost[0] > 0.0 && cost.is_sorted(), "{cost:?}");
     let decided = log.iter().flat_map(|survey| survey["decisions"].as_array().unwrap());
     let grown = decided.into_iter().find(|it| it["to"].as_u64() > it["from"].as_u64());
     assert!(grown.is_some(), "children that wait are worth more workers");

@@ -41,6 +41,8 @@ fn b25_a_stage_that_waits_gets_more_workers_by_itself() {
     let grown = grown.expect("it was decided to grow");
     assert_eq!(grown.stage, 1, "the source is 0");
     assert!(!grown.why.to_string().is_empty());
+    assert!(surveys[0].cost > Duration::ZERO, "to look takes time");
+    assert!(surveys.windows(2).all(|two| two[0].cost < two[1].cost), "it is the sum so far");
 }
 
 #[test]

@@ -290,6 +290,7 @@ impl Controller {
             full: self.stages.iter().map(|stage| stage.outside.is_capped()).collect(),
             held: self.held(&estimates),
             decisions: Vec::new(),
+            cost: Duration::ZERO,
             estimates,
         };
         if survey.held.is_none() && survey.bound.is_some() {

@@ -207,6 +207,9 @@ pub struct Survey {
     pub held: Option<&'static str>,
     /// What was decided.
     pub decisions: Vec<Decision>,
+    /// CPU time that looking and deciding have taken in this run so far, by
+    /// the clock of the thread that does it; none if nobody has measured it.
+    pub cost: Duration,
 }
 
 /// What came of a look.

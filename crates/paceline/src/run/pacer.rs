@@ -108,6 +108,8 @@ pub(crate) struct Pacer {
     memory: Option<Memory>,
     memory_due: Duration,
     cores_due: Duration,
+    /// CPU time that the looks have taken.
+    cost: Duration,
 }
 
 impl Pacer {
@@ -134,6 +136,7 @@ impl Pacer {
             memory: None,
             memory_due: Duration::ZERO,
             cores_due: Duration::ZERO,
+            cost: Duration::ZERO,
         })
     }
 
@@ -166,7 +169,7 @@ impl Pacer {
         let done = snapshot.stages.iter().map(|stage| stage.entered + stage.done).sum();
         self.idle = if done == self.done { self.idle + 1 } else { 0 };
         self.done = done;
-        let look = self.controller.look(&snapshot);
+        let mut look = self.controller.look(&snapshot);
         let mut paced = lock(&core.paced);
         for decision in &look.decisions {
             let (fewest, most) = &mut paced.ranges[decision.stage - 1];
@@ -180,10 +183,13 @@ impl Pacer {
         if !look.decisions.is_empty() {
             core.fit(nodes);
         }
-        if let (Some(survey), Some(observer)) = (&look.survey, &core.ledger.observer) {
+        let spent = |began: Duration| meter::thread_cpu().saturating_sub(began);
+        if let (Some(survey), Some(observer)) = (&mut look.survey, &core.ledger.observer) {
+            survey.cost = self.cost + spent(began);
             observer.paced(survey);
         }
-        let cost = meter::thread_cpu().saturating_sub(began);
+        let cost = spent(began);
+        self.cost += cost;
         let age = now.saturating_sub(core.started);
         let dear = cost.div_f64(COST[usize::from(age > AT_FIRST)]);
         let idle = look.next * 2_u32.saturating_pow(self.idle.saturating_sub(3).min(6));
