@@ -31,20 +31,8 @@ pub(crate) fn text(summary: &Summary) -> String {
         text.push_str(line.trim_end());
         text.push('\n');
     }
-    if let Some((stage, part)) = summary.bottleneck()
-        && stages.len() > 1
-    {
-        let _ = writeln!(
-            text,
-            "bottleneck: `{}`, whose {} {:.0} % busy",
-            harmless(stage.name.as_bytes()),
-            if stage.workers == 1 {
-                "1 worker was".to_owned()
-            } else {
-                format!("{} workers were", stage.workers)
-            },
-            part * 100.0
-        );
+    if stages.len() > 1 {
+        name_bottleneck(summary, &mut text);
     }
     if let Some(longest) = &summary.longest_poll {
         let _ = writeln!(
@@ -60,6 +48,36 @@ pub(crate) fn text(summary: &Summary) -> String {
     }
     let _ = writeln!(text, "{}, {}", summary.account(), short(summary.elapsed));
     text
+}
+
+/// A stage whose workers were busy for less than this bounds nothing, and for
+/// less than the other only if nothing else is known to have.
+const HARDLY_BUSY: f64 = 0.1;
+const HALF_BUSY: f64 = 0.5;
+
+/// Says which stage held up the others, or that none did.
+fn name_bottleneck(summary: &Summary, text: &mut String) {
+    let Some((stage, part)) = summary.bottleneck() else { return };
+    let name = harmless(stage.name.as_bytes());
+    let workers = match stage.workers {
+        1 => "1 worker was".to_owned(),
+        workers => format!("{workers} workers were"),
+    };
+    let other = match summary.bounded_by {
+        Some(Bounded::Source) if part < HALF_BUSY => "the source, which gave items no faster",
+        Some(Bounded::Sink) if part < HALF_BUSY => "whoever takes the results",
+        _ if part < HARDLY_BUSY => "none of the stages",
+        _ => {
+            let _ =
+                writeln!(text, "bottleneck: `{name}`, whose {workers} {:.0} % busy", part * 100.0);
+            return;
+        }
+    };
+    let _ = writeln!(
+        text,
+        "bottleneck: {other}; the busiest stage is `{name}`, whose {workers} {:.0} % busy",
+        part * 100.0
+    );
 }
 
 /// From here on a run has shown what bounded it.

@@ -157,3 +157,13 @@ fn items_that_had_a_worker_each_are_not_said_to_need_more() {
     let ended = world.run([""; 0]).end().exits(0);
     ended.says("bound by how long the items of `nap` take").says("more workers will not help");
 }
+
+#[test]
+fn no_stage_is_called_the_bottleneck_where_all_wait_for_the_source() {
+    let world = World::with(
+        "[source]\ncommand = [\"sh\", \"-c\", \"for n in 1 2 3 4; do echo $n; sleep 0.3; done\"]\n\
+         [[stage]]\nname = \"one\"\nrun = \"true\"\n[[stage]]\nname = \"two\"\nrun = \"true\"",
+    );
+    let ended = world.run([""; 0]).end().exits(0);
+    ended.says("; the busiest stage is `").says("bottleneck: ").says_not("bottleneck: `");
+}
