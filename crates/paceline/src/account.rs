@@ -399,17 +399,19 @@ pub(crate) struct Serving<'s, 'c> {
 }
 
 impl Serving<'_, '_> {
-    /// Ends at the time `at`.
-    pub(crate) fn end(mut self, at: Duration) {
-        self.end_at(at);
+    /// Ends at the time `at`, and gives how long it was.
+    pub(crate) fn end(mut self, at: Duration) -> Duration {
+        self.end_at(at)
     }
 
-    fn end_at(&mut self, at: Duration) {
-        let Some(began) = self.began.take() else { return };
+    fn end_at(&mut self, at: Duration) -> Duration {
+        let Some(began) = self.began.take() else { return Duration::ZERO };
+        let service = at.saturating_sub(began);
         let mut times = lock(&self.shard.service);
         times.serving -= 1;
         times.began = times.began.saturating_sub(began);
-        times.ended += at.saturating_sub(began);
+        times.ended += service;
+        service
     }
 }
 

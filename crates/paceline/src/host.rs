@@ -1,8 +1,8 @@
 //! What workers live on: threads of their own, or event loops that many share.
 //!
 //! An event loop is a thread with a single-threaded tokio runtime that polls
-//! the loops of many workers. The `io` stages of a run share as many as there
-//! are cores. A `command` stage has a few of its own, since starting a child
+//! the loops of several stages or workers. The `io` stages of a run share as
+//! many as there are cores. A `command` stage has a few of its own, since starting a child
 //! holds its thread up: with few workers, each is alone on its thread.
 //!
 //! A loop may borrow what the run's caller owns, since all threads end within
@@ -10,12 +10,13 @@
 //! which would have to own everything.
 
 use std::{
+    collections::BTreeMap,
     future::{Future, poll_fn},
     io,
     pin::pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
     thread::{self, Scope},
@@ -36,6 +37,8 @@ pub(crate) struct Hosts<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
     /// The shared event loops of the `io` stages.
     io: EventLoops<'s>,
+    /// The `io` stages, in the order in which they came: each begins with another event loop.
+    sharing: Mutex<Vec<usize>>,
     /// The event loops that stages have to themselves, by stage.
     own: Vec<EventLoops<'s>>,
 }
@@ -47,6 +50,7 @@ impl<'s, 'e> Hosts<'s, 'e> {
         Self {
             scope,
             io: EventLoops { must_not_wait: true, ..EventLoops::at_most(cores) },
+            sharing: Mutex::default(),
             own: std::iter::repeat_with(own).take(stages).collect(),
         }
     }
@@ -64,19 +68,33 @@ impl<'s, 'e> Hosts<'s, 'e> {
         }
     }
 
-    /// Runs a worker's loop on one of the event loops that all `io` stages share.
-    pub(crate) fn on_shared_loop(&self, work: BoxFuture<'s, ()>) -> Result<(), Error> {
-        self.io.add(self, "paceline-io", work)
+    /// Runs a loop of a stage on one of the event loops that all `io` stages share: those of one
+    /// stage, which are numbered by `place`, on different ones.
+    pub(crate) fn on_shared_loop(
+        &self,
+        stage: usize,
+        place: usize,
+        work: BoxFuture<'s, ()>,
+    ) -> Result<(), Error> {
+        let before = {
+            let mut sharing = lock(&self.sharing);
+            sharing.iter().position(|known| *known == stage).unwrap_or_else(|| {
+                sharing.push(stage);
+                sharing.len() - 1
+            })
+        };
+        self.io.add(self, before + place, "paceline-io", work)
     }
 
     /// Runs a worker's loop on one of the event loops of its stage.
     pub(crate) fn on_own_loop(
         &self,
         stage: usize,
+        worker: usize,
         name: &str,
         work: BoxFuture<'s, ()>,
     ) -> Result<(), Error> {
-        self.own[stage].add(self, name, work)
+        self.own[stage].add(self, worker, name, work)
     }
 
     /// Lets the event loops end as soon as they have nothing left to poll.
@@ -98,13 +116,13 @@ pub(crate) fn thread_name(name: &str) -> String {
     name.replace('\0', "")
 }
 
-/// Event loops that are started as workers come, up to a limit.
+/// Event loops that are started as work comes, up to a limit.
 struct EventLoops<'s> {
     most: usize,
     /// Whether waiting for a queue is a mistake there: others share the loop.
     must_not_wait: bool,
-    loops: Mutex<Vec<Arc<EventLoop<'s>>>>,
-    next: AtomicUsize,
+    /// By their numbers.
+    loops: Mutex<BTreeMap<usize, Arc<EventLoop<'s>>>>,
     is_finished: AtomicBool,
 }
 
@@ -120,30 +138,37 @@ impl<'s> EventLoops<'s> {
             most,
             must_not_wait: false,
             loops: Mutex::default(),
-            next: AtomicUsize::new(0),
             is_finished: AtomicBool::new(false),
         }
     }
 
-    fn add(&self, hosts: &Hosts<'s, '_>, name: &str, work: BoxFuture<'s, ()>) -> Result<(), Error> {
+    /// Adds work to the event loop of this number; those beyond the most begin anew.
+    fn add(
+        &self,
+        hosts: &Hosts<'s, '_>,
+        number: usize,
+        name: &str,
+        work: BoxFuture<'s, ()>,
+    ) -> Result<(), Error> {
         let mut loops = lock(&self.loops);
         if self.is_finished.load(Ordering::SeqCst) {
             // All other workers have ended: this one comes too late to find anything.
             return Ok(());
         }
-        let started =
-            (loops.len() < self.most).then(|| EventLoop::start(hosts, name, self.must_not_wait));
-        let event_loop = match started {
-            Some(Ok(event_loop)) => {
-                loops.push(event_loop);
-                &loops[loops.len() - 1]
-            }
-            Some(Err(error)) if loops.is_empty() => return Err(error),
-            // Where descriptors or threads are lacking, those there are do its work too.
-            Some(Err(_)) | None => {
-                let next = self.next.fetch_add(1, Ordering::Relaxed) % loops.len();
-                &loops[next]
-            }
+        let number = number % self.most;
+        let event_loop = match loops.get(&number) {
+            Some(event_loop) => event_loop.clone(),
+            None => match EventLoop::start(hosts, name, self.must_not_wait) {
+                Ok(event_loop) => {
+                    loops.insert(number, event_loop.clone());
+                    event_loop
+                }
+                // Where descriptors or threads are lacking, those there are do its work too.
+                Err(error) => match loops.values().nth(number % loops.len().max(1)) {
+                    Some(event_loop) => event_loop.clone(),
+                    None => return Err(error),
+                },
+            },
         };
         let is_first = {
             let mut added = lock(&event_loop.added);
@@ -160,7 +185,7 @@ impl<'s> EventLoops<'s> {
     fn finish(&self) {
         let loops = lock(&self.loops);
         self.is_finished.store(true, Ordering::SeqCst);
-        for event_loop in &*loops {
+        for event_loop in loops.values() {
             event_loop.is_finished.store(true, Ordering::SeqCst);
             event_loop.changed.tell();
         }

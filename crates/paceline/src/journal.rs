@@ -195,19 +195,13 @@ impl Lag {
         }
     }
 
-    /// Waits until another attempt may begin. Should nothing be recorded any more, the run is
-    /// killed.
-    pub(crate) async fn caught_up(&self, core: &Core) {
-        let Some(journal) = &core.journal else { return };
-        let due = {
-            let mut unrecorded = lock(&self.0);
-            unrecorded.forget_recorded(&**journal);
-            let surplus = unrecorded.entries.len().checked_sub(unrecorded.most + 1);
-            surplus.map(|last| unrecorded.entries[last])
-        };
-        if let Some(due) = due {
-            recorded(core, due, true).await;
-        }
+    /// The entry that must be recorded before another attempt may begin, if there is one.
+    pub(crate) fn surplus(&self, core: &Core) -> Option<u64> {
+        let journal = core.journal.as_ref()?;
+        let mut unrecorded = lock(&self.0);
+        unrecorded.forget_recorded(&**journal);
+        let surplus = unrecorded.entries.len().checked_sub(unrecorded.most + 1);
+        surplus.map(|last| unrecorded.entries[last])
     }
 }
 

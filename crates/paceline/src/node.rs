@@ -20,6 +20,7 @@ use crate::{
     run::{
         Core,
         fan_in::{Batching, FanIn, Part},
+        io_loop::{self, IoLoop},
         stage_loop::StageLoop,
     },
     stage::{Kind, Presence, Settings, Stage, WayOut},
@@ -113,7 +114,7 @@ impl<T: Send> AnyStage for Stage<T> {
     }
 
     fn workers(&self) -> usize {
-        self.target.load(Ordering::Relaxed)
+        self.workers()
     }
 
     fn abandon(&self, core: &Core) {
@@ -172,24 +173,33 @@ where
     ) -> Result<(), Error> {
         let stage = &self.stage;
         let settings = &stage.settings;
-        let on_thread = matches!(settings.kind, Kind::Cpu | Kind::Blocking);
+        let (work, hooks) = (&self.work, &*self.hooks);
         let life = Life::begin(stage, core, worker);
         let outlet = self.way_out.outlet(&core.ledger);
+        if settings.kind == Kind::Io {
+            return hosts.on_shared_loop(
+                settings.index,
+                worker,
+                Box::pin(async move {
+                    let _life = life;
+                    guarded(core, IoLoop::new(stage, work, hooks, core, worker).run(outlet)).await;
+                }),
+            );
+        }
         let work = async move {
             let _life = life;
-            let stage_loop =
-                StageLoop::new(stage, &self.work, &self.hooks, core, worker, on_thread);
-            let work = stage_loop.run(outlet);
-            guarded(core, work).await;
+            let stage_loop = StageLoop::new(stage, work, hooks, core, worker);
+            guarded(core, stage_loop.run(outlet)).await;
         };
         match settings.kind {
             Kind::Cpu | Kind::Blocking => hosts.on_thread(&settings.name, move || {
                 function::enter(&core.stop, &core.clock);
                 block_on(work);
             }),
-            Kind::Io => hosts.on_shared_loop(Box::pin(work)),
-            Kind::Command => hosts.on_own_loop(settings.index, &settings.name, Box::pin(work)),
-            Kind::Batch | Kind::Serve => unreachable!("they have nodes of their own"),
+            Kind::Command => {
+                hosts.on_own_loop(settings.index, worker, &settings.name, Box::pin(work))
+            }
+            Kind::Io | Kind::Batch | Kind::Serve => unreachable!("they have loops of their own"),
         }
     }
 }
@@ -223,8 +233,9 @@ impl<T> Drop for Life<'_, T> {
             // The target may have grown again while this worker was on its way out.
             self.core.ring();
         }
-        self.core.live.fetch_sub(1, Ordering::SeqCst);
-        self.core.quiet.tell();
+        if self.core.live.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.core.quiet.tell();
+        }
     }
 }
 
@@ -235,8 +246,12 @@ impl<T> Stage<T> {
             return Vec::new();
         }
         let alive = lock(&self.alive);
-        let target = self.target.load(Ordering::Acquire);
-        (0..target).filter(|worker| alive.is_gone(*worker)).collect()
+        let wanted = match self.settings.kind {
+            // Its loops have many workers each.
+            Kind::Io => io_loop::loops(self.workers()),
+            _ => self.workers(),
+        };
+        (0..wanted).filter(|worker| alive.is_gone(*worker)).collect()
     }
 }
 

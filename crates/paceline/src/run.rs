@@ -1,8 +1,8 @@
 //! A run: the engine on one screen.
 //!
-//! Items enter in [`feed`], are worked on in [`stage_loop`], and leave through
-//! their outlets into the next stage's queue, or into the sink. The
-//! [`conductor`] keeps the time, the number of workers and the stop. When the
+//! Items enter in [`feed`], are worked on in [`stage_loop`] or [`io_loop`], and
+//! leave through their outlets into the next stage's queue, or into the sink.
+//! The [`conductor`] keeps the time, the number of workers and the stop. When the
 //! source ends, its outlet is dropped; that closes the first queue; its
 //! workers end when it is empty, which closes the next queue, and so on to
 //! the sink: a run ends by flowing out.
@@ -40,9 +40,12 @@ use crate::{
     watch::Watch,
 };
 
+mod attempts;
+mod books;
 pub(crate) mod conductor;
 pub(crate) mod fan_in;
 pub(crate) mod feed;
+pub(crate) mod io_loop;
 pub(crate) mod pacer;
 pub(crate) mod serve_loop;
 pub(crate) mod sink;

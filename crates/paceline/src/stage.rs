@@ -5,7 +5,7 @@
 //! change while it runs: the conductor starts what is missing, a worker whose
 //! number is beyond the target retires after its item.
 //!
-//! Not here: what a worker does in its life (`run/stage_loop.rs`).
+//! Not here: what a worker does in its life (`run/stage_loop.rs`, `run/io_loop.rs`).
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -72,6 +72,11 @@ impl Kind {
     /// Whether its work is counted on to use a core each.
     pub(crate) fn computes(self) -> bool {
         matches!(self, Self::Cpu | Self::Command | Self::Serve)
+    }
+
+    /// Whether one loop has many of its workers, and says how they spend their time.
+    pub(crate) fn shares_loops(self) -> bool {
+        matches!(self, Self::Io | Self::Serve)
     }
 
     /// What may be decided about the workers of a stage that leaves it to us,
@@ -210,7 +215,7 @@ pub(crate) struct Stage<In> {
     pub(crate) target: AtomicUsize,
     /// Told when the target has changed.
     pub(crate) resized: Notice,
-    /// Which workers live.
+    /// Which workers live; of an `io` stage, which of its loops.
     pub(crate) alive: Mutex<Alive>,
     /// Set when a worker has seen the end of the queue: no new ones then.
     pub(crate) has_ended: AtomicBool,
@@ -241,7 +246,7 @@ pub(crate) enum Presence {
 #[derive(Default)]
 pub(crate) struct Alive {
     presences: Vec<Presence>,
-    /// Counted, for a hundred thousand may leave one after the other.
+    /// Counted, for thousands may leave one after the other.
     at_work: usize,
 }
 
@@ -323,8 +328,13 @@ impl<In> Stage<In> {
         self.resized.tell();
     }
 
+    /// How many workers there should be now.
+    pub(crate) fn workers(&self) -> usize {
+        self.target.load(Ordering::Acquire)
+    }
+
     pub(crate) fn is_surplus(&self, worker: usize) -> bool {
-        worker >= self.target.load(Ordering::Acquire)
+        worker >= self.workers()
     }
 
     /// Lets a worker leave, but not the last one while an item may still come
@@ -418,6 +428,7 @@ impl<In> Stage<In> {
         let (busy, squares) = counters.busy(now);
         let cpu = Duration::from_nanos(counters.sum(|shard| &shard.cpu));
         let (mut cpu, mut queued) = (Some(cpu), None);
+        let (mut starved, mut blocked) = (queue.waited_on_empty, Duration::ZERO);
         match self.settings.kind {
             Kind::Cpu | Kind::Blocking => {
                 let before = self.queued_before.load(Ordering::Relaxed);
@@ -435,7 +446,10 @@ impl<In> Stage<In> {
                     cpu = cpu.map(|cpu| cpu + meter::child_cpu(pid));
                 }
             }
-            Kind::Io => queued = Some(Duration::ZERO),
+            Kind::Io => {
+                queued = Some(Duration::ZERO);
+                [_, starved, blocked] = self.attendance.look(now).0;
+            }
             Kind::Serve => return (self.counts_of_processes(now), queue.waited_on_full),
             Kind::Batch => {}
         }
@@ -444,7 +458,8 @@ impl<In> Stage<In> {
             squares,
             cpu,
             waiting_for_core: queued,
-            starved: queue.waited_on_empty,
+            starved,
+            blocked,
             ..self.tallies()
         };
         (counts, queue.waited_on_full)

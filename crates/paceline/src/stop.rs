@@ -4,7 +4,7 @@
 //! Whoever waits registers with the stop and is woken on each rise.
 //!
 //! Not here: what each part of the engine does at a level; that is said
-//! where it is done (`feed.rs`, `stage_loop.rs`, `conductor.rs`).
+//! where it is done (`feed.rs`, `attempts.rs`, `conductor.rs`).
 
 use std::{
     fmt,

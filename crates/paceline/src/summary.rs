@@ -108,11 +108,14 @@ impl Summary {
     pub(crate) fn of(core: &Core, nodes: &[Box<dyn Node + '_>]) -> Self {
         let ledger = &core.ledger;
         let mut stages: Vec<_> = nodes.iter().map(|node| node.stage().measured()).collect();
-        // Waiting for room is measured at the queue that was full, the next stage's.
+        // Waiting for room is measured at the queue that was full, the next stage's. Where one
+        // loop has many workers it waits there once for all of them, and has counted them itself.
         for next in 1..stages.len() {
-            stages[next - 1].blocked = stages[next].pushers_waited;
+            if !stages[next - 1].kind.shares_loops() {
+                stages[next - 1].blocked = stages[next].pushers_waited;
+            }
         }
-        if let Some(last) = stages.last_mut() {
+        if let Some(last) = stages.last_mut().filter(|last| !last.kind.shares_loops()) {
             last.blocked = core.blocked_at_exit();
         }
         let paced = lock(&core.paced).clone();
@@ -222,6 +225,13 @@ impl Measured {
         let counters = &stage.counters;
         let queue = stage.queue.stats();
         let service = counters.service();
+        let (starved, blocked) = if stage.settings.kind.shares_loops() {
+            // All have ended, so it does not matter when one looks.
+            let ([_, idle, blocked], _) = stage.attendance.look(Duration::ZERO);
+            (idle, blocked)
+        } else {
+            (queue.waited_on_empty, Duration::ZERO)
+        };
         let summary = StageSummary {
             name: stage.settings.name.to_string(),
             kind: stage.settings.kind,
@@ -239,8 +249,8 @@ impl Measured {
             busy: counters.busy(Duration::ZERO).0,
             cpu: Duration::from_nanos(counters.sum(|shard| &shard.cpu)),
             slow_polls: counters.sum(|shard| &shard.slow_polls),
-            starved: queue.waited_on_empty,
-            blocked: Duration::ZERO,
+            starved,
+            blocked,
             service_p50: Duration::from_nanos(service.value_at_quantile(0.5)),
             service_p99: Duration::from_nanos(service.value_at_quantile(0.99)),
             high_water: queue.high_water,

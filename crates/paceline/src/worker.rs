@@ -9,16 +9,10 @@
 //!
 //! Not here: queues, retries and counting, which are the stage's loop.
 
-use std::{any::Any, borrow::Cow, future::Future, sync::Arc, time::Duration};
+use std::{any::Any, borrow::Cow, future::Future, time::Duration};
 
 use crate::{
-    account::Shard,
-    clock::Clock,
-    event::Observer,
-    failure::Fault,
-    item::ItemId,
-    stop::Stop,
-    watch::{Seat, Watch},
+    account::Shard, failure::Fault, item::ItemId, run::Core, stage::Settings, watch::Seat,
 };
 
 pub(crate) mod command;
@@ -63,16 +57,9 @@ impl Attempt {
 pub(crate) struct Surroundings<'a> {
     pub(crate) attempt: Attempt,
     pub(crate) item: &'a ItemId,
-    pub(crate) stage: &'a str,
-    /// The stage, counted from 0.
-    pub(crate) stage_index: usize,
-    pub(crate) timeout: Option<Duration>,
-    pub(crate) grace: Duration,
-    pub(crate) clock: &'a Clock,
-    pub(crate) stop: &'a Stop,
+    pub(crate) settings: &'a Settings,
+    pub(crate) core: &'a Core,
     pub(crate) shard: &'a Shard,
-    pub(crate) observer: Option<&'a Arc<dyn Observer>>,
-    pub(crate) watch: Option<&'a Watch>,
     /// Where a poll is told of while it goes on.
     pub(crate) seat: Option<&'a Seat>,
 }

@@ -3,6 +3,7 @@
 
 mod chains;
 mod endings;
+mod io;
 mod journal;
 mod life;
 mod order;

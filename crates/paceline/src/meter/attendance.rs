@@ -1,4 +1,4 @@
-//! How the workers of a stage spend their time, where one loop has them all.
+//! How the workers of a stage spend their time, where one loop has many.
 //!
 //! The loop says what they are at whenever that changes, and whoever looks
 //! adds up: so an item still in hand counts for as long as it has been.
@@ -52,6 +52,16 @@ impl Attendance {
         sums.now = shares;
     }
 
+    /// Says what has changed for the workers of one loop of several.
+    pub(crate) fn change(&self, at: Duration, before: Shares, after: Shares) {
+        let mut sums = lock(&self.0);
+        sums.go_on(at);
+        sums.now.busy += after.busy - before.busy;
+        sums.now.idle += after.idle - before.idle;
+        sums.now.blocked += after.blocked - before.blocked;
+        sums.now.starting = sums.now.starting + after.starting - before.starting;
+    }
+
     /// The times up to `at` that workers were busy, idle and blocked, and how many are starting.
     pub(crate) fn look(&self, at: Duration) -> ([Duration; 3], usize) {
         let mut sums = *lock(&self.0);
@@ -74,5 +84,20 @@ mod tests {
         assert_eq!(attendance.look(4 * second), ([3 * second, second, 2 * second], 1));
         // A clock that was read before the lock was taken.
         assert_eq!(attendance.look(2 * second).0[0], 3 * second);
+    }
+
+    #[test]
+    fn each_loop_of_several_counts_for_as_long_as_it_waits() {
+        let attendance = Attendance::default();
+        let second = Duration::from_secs(1);
+        let none = Shares::default();
+        let [three, two] = [3.0, 2.0].map(|idle| Shares { idle, ..none });
+        attendance.change(second, none, three);
+        attendance.change(2 * second, none, two);
+        assert_eq!(attendance.look(3 * second).0[1], (3 + 5) * second);
+        attendance.change(3 * second, three, Shares { blocked: 1.0, ..none });
+        attendance.change(4 * second, two, none);
+        let idle = (3 + 5 + 2) * second;
+        assert_eq!(attendance.look(5 * second).0, [Duration::ZERO, idle, 2 * second]);
     }
 }

@@ -52,7 +52,7 @@ where
             let _life = life;
             guarded(core, serving.run(outlet)).await;
         });
-        hosts.on_own_loop(settings.index, &settings.name, work)
+        hosts.on_own_loop(settings.index, 0, &settings.name, work)
     }
 
     fn settle(&self, core: &Core) {

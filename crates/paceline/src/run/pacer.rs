@@ -216,7 +216,7 @@ impl Pacer {
             ..Counts::default()
         };
         let mut stages = vec![end(core.source.busy(now).0, taken)];
-        // One loop has all worker processes of a stage: it knows how many of them wait.
+        // One loop has many workers of these kinds: it knows how many of them wait.
         let mut knows = false;
         for node in nodes {
             let (counts, before) = node.stage().counts(now);
@@ -226,7 +226,7 @@ impl Pacer {
                 upstream.blocked = before;
             }
             stages.push(counts);
-            knows = node.stage().settings().kind == Kind::Serve;
+            knows = node.stage().settings().kind.shares_loops();
         }
         let exit = exit.map(|exit| exit());
         let sunk = exit.map_or_else(|| core.ledger.ended(), |queue| queue.popped);

@@ -19,6 +19,7 @@ use super::{Attempt, Surroundings, Work, cancelled, panic_message, timed_out};
 use crate::{
     account::Shard,
     failure::{BoxError, FailureKind, Fault},
+    run::Core,
     stop::StopLevel,
     sync::{Either, first, lock},
 };
@@ -138,7 +139,7 @@ struct Running<'s> {
 impl<'s> Running<'s> {
     fn of(child: &Child, surroundings: &Surroundings<'s>) -> Self {
         let (shard, pid) = (surroundings.shard, child.id());
-        lock(&shard.children).push((pid, surroundings.clock.now()));
+        lock(&shard.children).push((pid, surroundings.core.clock.now()));
         RUNNING.fetch_add(1, Ordering::Relaxed);
         STARTED.fetch_add(1, Ordering::Relaxed);
         Self { shard, pid }
@@ -167,7 +168,7 @@ impl<J> Children<J> {
     where
         J: Job<In>,
     {
-        let Surroundings { clock, stop, .. } = surroundings;
+        let Core { clock, stop, ledger, .. } = surroundings.core;
         let [mut delay, longest] = LACKING;
         let begun = clock.now();
         let (mut started, mut since) = (STARTED.load(Ordering::Relaxed), begun);
@@ -197,8 +198,8 @@ impl<J> Children<J> {
             }
             if !is_told && now.saturating_sub(begun) >= LACKING_UNTOLD {
                 is_told = true;
-                if let Some(observer) = surroundings.observer {
-                    observer.waits_to_start(surroundings.stage, &fault.with_causes());
+                if let Some(observer) = &ledger.observer {
+                    observer.waits_to_start(&surroundings.settings.name, &fault.with_causes());
                 }
             }
             let stopped = stop.reached(StopLevel::Cancel);
@@ -246,11 +247,11 @@ async fn supervise(
     child: &mut Child,
     surroundings: &Surroundings<'_>,
 ) -> Result<Option<Fault>, Fault> {
-    let clock = surroundings.clock;
+    let Core { clock, stop, .. } = surroundings.core;
     let why = {
         let ended = pin!(child.communicate_async_with(|| clock.sleep(DRAIN)));
-        let stopped = surroundings.stop.reached(StopLevel::Cancel);
-        match surroundings.timeout {
+        let stopped = stop.reached(StopLevel::Cancel);
+        match surroundings.settings.timeout {
             None => match first(ended, stopped).await {
                 Either::First(ended) => return ended.map(|_| None).map_err(io_trouble),
                 Either::Second(()) => cancelled(),
@@ -265,7 +266,7 @@ async fn supervise(
         }
     };
     let grace = async {
-        first(clock.sleep(surroundings.grace), surroundings.stop.reached(StopLevel::Kill)).await;
+        first(clock.sleep(surroundings.settings.grace), stop.reached(StopLevel::Kill)).await;
     };
     child.stop_async(grace).await.map_err(io_trouble)?;
     Ok(Some(why))

@@ -59,7 +59,7 @@ where
         item: In,
         surroundings: &Surroundings<'_>,
     ) -> impl Future<Output = Result<Out, Fault>> + Send {
-        let result = match surroundings.timeout {
+        let result = match surroundings.settings.timeout {
             None => self.call(item, surroundings.attempt),
             Some(timeout) => self.call_within(item, timeout, surroundings),
         };
@@ -77,12 +77,12 @@ impl<F, E> Function<F, E> {
     where
         Self: Work<In, Out>,
     {
-        let clock = surroundings.clock;
+        let clock = &surroundings.core.clock;
         let due = clock.now().saturating_add(timeout);
-        let report = surroundings.observer.map(|observer| {
+        let report = surroundings.core.ledger.observer.as_ref().map(|observer| {
             let overdue = Overdue {
                 item: surroundings.item.clone(),
-                stage: surroundings.stage.to_owned(),
+                stage: surroundings.settings.name.to_string(),
                 timeout,
                 observer: observer.clone(),
             };

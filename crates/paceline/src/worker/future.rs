@@ -17,8 +17,8 @@ use std::{
 use super::{Attempt, Surroundings, Work, cancelled, panic_message, timed_out};
 use crate::{
     failure::{BoxError, FailureKind, Fault},
+    run::Core,
     stop::StopLevel,
-    sync::{Either, first},
     watch::Watch,
 };
 
@@ -43,24 +43,28 @@ where
     Out: Send,
 {
     async fn attempt(&self, item: In, surroundings: &Surroundings<'_>) -> Result<Out, Fault> {
+        let Core { clock, stop, .. } = surroundings.core;
         // The function is called in the first poll, so that what it does there counts too.
         let mut future = pin!(async { (self.function)(item, surroundings.attempt).await });
-        let work = poll_fn(|context| poll_timed(future.as_mut(), surroundings, context));
-        let stopped = surroundings.stop.reached(StopLevel::Cancel);
-        let ended = match surroundings.timeout {
-            None => first(work, stopped).await,
-            Some(timeout) => {
-                let clock = surroundings.clock;
-                match first(first(work, stopped), clock.sleep(timeout)).await {
-                    Either::First(ended) => ended,
-                    Either::Second(()) => return Err(timed_out(timeout)),
-                }
+        let mut stopped = stop.reached(StopLevel::Cancel);
+        let timeout = surroundings.settings.timeout;
+        // Boxed for the sake of the many that have no limit.
+        let mut over = timeout.map(|timeout| Box::pin(clock.sleep(timeout)));
+        poll_fn(|context| {
+            if let Poll::Ready(result) = poll_timed(future.as_mut(), surroundings, context) {
+                return Poll::Ready(result);
             }
-        };
-        match ended {
-            Either::First(result) => result,
-            Either::Second(()) => Err(cancelled()),
-        }
+            if Pin::new(&mut stopped).poll(context).is_ready() {
+                return Poll::Ready(Err(cancelled()));
+            }
+            match (&mut over, timeout) {
+                (Some(over), Some(timeout)) => {
+                    over.as_mut().poll(context).map(|()| Err(timed_out(timeout)))
+                }
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 }
 
@@ -74,11 +78,12 @@ where
     Fut: Future<Output = Result<Out, E>>,
     E: Into<BoxError>,
 {
-    let Surroundings { clock, shard, watch, .. } = surroundings;
+    let Surroundings { shard, settings, .. } = surroundings;
+    let Core { clock, watch, .. } = surroundings.core;
     let started = clock.now();
-    let seat = watch.zip(surroundings.seat);
+    let seat = watch.as_ref().zip(surroundings.seat);
     if let Some((watch, seat)) = seat {
-        watch.enter(seat, surroundings.stage_index, surroundings.item, started);
+        watch.enter(seat, settings.index, surroundings.item, started);
     }
     let poll = || future.poll(context).map_err(Fault::from_error);
     let polled = catch_unwind(AssertUnwindSafe(poll));
@@ -101,10 +106,10 @@ where
 /// Tells of a poll that took longer than the watch allows.
 #[cold]
 fn was_slow(surroundings: &Surroundings<'_>, watch: &Watch, took: Duration) {
-    let Surroundings { item, stage, shard, observer, .. } = surroundings;
+    let Surroundings { item, settings, shard, .. } = surroundings;
     shard.slow_polls.fetch_add(1, Ordering::Relaxed);
-    watch.note(stage, item, took);
-    if let Some(observer) = observer {
-        observer.slow_poll(item, stage, took);
+    watch.note(&settings.name, item, took);
+    if let Some(observer) = &surroundings.core.ledger.observer {
+        observer.slow_poll(item, &settings.name, took);
     }
 }

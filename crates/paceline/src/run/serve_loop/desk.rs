@@ -1,11 +1,12 @@
 //! Where items and answers meet: requests are made, answers settled.
 //!
-//! The bookkeeping is that of any worker's loop ([`StageLoop`]); what is
+//! The books are those of any stage's loop ([`Books`]); what is
 //! added here is that answers come later, and for several items at once.
 
 use std::{
     collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -15,7 +16,7 @@ use crate::{
     failure::{BoxError, FailureKind, Fault},
     item::{Again, Envelope, ItemId, Load},
     journal::Hooks,
-    run::{Core, stage_loop::StageLoop},
+    run::{Core, books::Books},
     stage::Stage,
     worker::{
         Attempt, panic_message,
@@ -50,8 +51,10 @@ pub(super) struct Desk<'s, In, X: Exchange<In>> {
     core: &'s Core,
     exchange: &'s X,
     framing: Framing,
-    books: StageLoop<'s, In, X::Out, X>,
+    books: Books<'s, In, X::Out>,
     seat: usize,
+    /// Items answered with a value since the counters were written.
+    ok: u64,
     pub(super) pending: VecDeque<Task<In>>,
     /// What waits for its next attempt here, since as many wait in the stage as may.
     delayed: Vec<(Duration, Task<In>)>,
@@ -78,8 +81,9 @@ where
             core,
             exchange,
             framing,
-            books: StageLoop::new(stage, exchange, hooks, core, 0, false),
+            books: Books::new(stage, hooks, core),
             seat: 0,
+            ok: 0,
             pending: VecDeque::new(),
             delayed: Vec::new(),
             has_put_back: false,
@@ -89,16 +93,25 @@ where
 
     /// Counts what follows as this worker's.
     pub(super) fn answer_for(&mut self, seat: usize) {
-        self.seat = seat;
-        self.books.answer_for(seat);
+        if seat != self.seat {
+            self.count_ok();
+            self.seat = seat;
+        }
+    }
+
+    /// Writes the counter of items answered with a value.
+    fn count_ok(&mut self) {
+        let ok = std::mem::take(&mut self.ok);
+        if ok > 0 {
+            self.books.shard(self.seat).ok.fetch_add(ok, Ordering::Relaxed);
+        }
     }
 
     /// Leaves what no worker has heard of unfinished.
     pub(super) fn leave_pending(&mut self) {
         let delayed = std::mem::take(&mut self.delayed).into_iter().map(|(_, task)| task);
         for task in std::mem::take(&mut self.pending).into_iter().chain(delayed) {
-            self.books.unfinished(task.id.clone(), task.tries);
-            self.outbox.push_back(Envelope::new(task.id, Load::Unfinished));
+            self.outbox.push_back(self.books.unfinished(self.seat, task.id, task.tries));
         }
     }
 
@@ -202,8 +215,8 @@ where
     }
 
     fn stage_served(&mut self, answers: u64, each: Duration) {
-        self.books.count_ok();
-        let shard = self.books.shard();
+        self.count_ok();
+        let shard = self.books.shard(self.seat);
         shard.served(answers, each);
         shard.was_busy(each * u32::try_from(answers).unwrap_or(u32::MAX));
     }
@@ -263,7 +276,7 @@ where
                 }
             }
         }
-        self.books.count_ok();
+        self.count_ok();
         settled
     }
 
@@ -277,7 +290,8 @@ where
         let attempt = Attempt { number: tries + 1, slot: self.seat + 1 };
         match caught(|| self.exchange.answer(item, &attempt, form, answer)) {
             Ok(value) => {
-                let envelope = self.books.done(id, value, tries + 1, service);
+                self.ok += 1;
+                let envelope = self.books.done(self.seat, id, value, tries + 1, service);
                 self.outbox.push_back(envelope);
             }
             Err(fault) => match spare {
@@ -297,7 +311,7 @@ where
         let Some(delay) = delay.filter(|_| may_try) else {
             return self.fail(id, fault, number, service);
         };
-        self.books.retrying(&id, fault, number, delay);
+        self.books.retrying(self.seat, &id, fault, number, delay);
         if delay.is_zero() {
             self.pending.push_back(Task::new(id, item, number));
             return;
@@ -318,7 +332,7 @@ where
     }
 
     fn fail(&mut self, id: ItemId, fault: Fault, number: u32, service: Duration) {
-        let envelope = self.books.given_up(id, fault, number, service);
+        let envelope = self.books.given_up(self.seat, id, fault, number, service);
         self.outbox.push_back(envelope);
     }
 }
