@@ -488,13 +488,16 @@ impl<In> Stage<In> {
         let counters = &self.counters;
         let fed = counters.sum(|shard| &shard.fed);
         let answered = counters.sum(|shard| &shard.ok) + counters.sum(|shard| &shard.failed);
+        let (workers, depth) = (self.target.load(Ordering::Relaxed), self.queue.depth());
+        let in_hand = fed.saturating_sub(answered);
         Counts {
-            workers: self.target.load(Ordering::Relaxed),
+            workers,
             entered: fed,
             done: answered,
             tries: fed + counters.sum(|shard| &shard.retried),
             pushback: counters.sum(|shard| &shard.pushback),
-            depth: self.queue.depth(),
+            depth,
+            is_ending: self.queue.is_closed() && depth as u64 + in_hand < workers as u64,
             ..Counts::default()
         }
     }

@@ -145,10 +145,13 @@ impl Controller {
         self.stages.iter().map(|stage| stage.workers).collect()
     }
 
-    /// Whoever else has changed a number of workers is right.
+    /// Whoever else has changed a number of workers is right, and a stage that
+    /// runs out of items keeps what it has.
     fn heed_others(&mut self, now: &Snapshot) {
         for (stage, counts) in self.stages.iter_mut().zip(&now.stages) {
-            if counts.workers != stage.workers && counts.workers > 0 {
+            let is_changed = counts.workers != stage.workers;
+            let is_ending = counts.is_ending && !stage.bounds.is_fixed;
+            if counts.workers > 0 && (is_changed || is_ending) {
                 stage.workers = counts.workers.min(MOST_WORKERS);
                 stage.bounds = Bounds::fixed(stage.workers);
                 self.experiment = None;

@@ -71,6 +71,9 @@ pub struct Counts {
     pub blocked: Duration,
     /// Items that wait before it.
     pub depth: usize,
+    /// Whether it has fewer items left than workers, and gets no more. Nothing
+    /// is decided about it any more: what it is now says nothing of before.
+    pub is_ending: bool,
     /// Workers that were decided on and have yet to begin, where that takes
     /// time. Nothing is concluded meanwhile: they use cores, and do no items.
     pub starting: usize,

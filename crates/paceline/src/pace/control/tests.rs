@@ -41,6 +41,7 @@ fn any_counts() -> impl Strategy<Value = Counts> {
             starved: times.3,
             blocked: times.4,
             depth,
+            is_ending: depth == 0,
             starting: usize::from(depth > 900),
             start: known[0].then_some(times.4),
             memory: known[1].then_some(entered),
@@ -201,6 +202,40 @@ fn what_is_slow_to_start_is_added_in_a_run_that_is_older_than_a_start() {
     let slow = |_: f64, now: &mut Snapshot| now.stages[1].start = Some(Duration::from_secs(3));
     assert_eq!(workers_after(2.5, slow), 2);
     assert!(workers_after(6.0, slow) > 16);
+}
+
+#[test]
+fn a_stage_that_runs_out_of_items_keeps_the_workers_it_had() {
+    let bounds = vec![Bounds::fixed(1), Bounds::io(), Bounds::cpu(2, 1), Bounds::fixed(1)];
+    let mut controller = Controller::new(Settings::new(2.0, bounds));
+    let mut waits = Steady { service: 0.02, room: 512, cores: 2.0, ..Steady::default() };
+    let mut computes = Steady { service: 0.004, share: 1.0, room: 512, ..Steady::default() };
+    computes.cores = 2.0;
+    let (mut end, mut found) = (None, 0);
+    while computes.at < 40.0 {
+        let workers = controller.workers();
+        let mut snapshot = waits.snapshot(workers[1]);
+        snapshot.at = Duration::from_secs_f64(computes.at);
+        let mut others = computes.snapshot(workers[2]).stages;
+        snapshot.stages.truncate(2);
+        snapshot.stages.extend(others.drain(1..));
+        if computes.at >= 6.0 {
+            let done = *end.get_or_insert_with(|| {
+                found = workers[1];
+                snapshot.stages[1].done
+            });
+            snapshot.stages[0].done = done;
+            let stage = &mut snapshot.stages[1];
+            (stage.entered, stage.tries, stage.is_ending) = (done, done, true);
+        }
+        let seconds = controller.look(&snapshot).next.as_secs_f64();
+        computes.run(seconds, controller.workers()[2]);
+        if end.is_none() {
+            waits.run(seconds, controller.workers()[1]);
+        }
+    }
+    assert!(found > 1, "{found}");
+    assert_eq!(controller.workers()[1], found);
 }
 
 #[test]
