@@ -87,9 +87,12 @@ where
         let mut inbox = Held::new(core.ledger.clone(), Some(stage.counters.clone()));
         let mut chunk = Chunk::new();
         let mut crew = AtWork::new(core, stage.counters.shard(place), &stage.attendance, outlet);
+        let mut are_quick = false;
         for turn in 1_usize.. {
-            let Some(workers) = self.until_room(&mut crew).await else { break };
-            let most = chunk.size(crew.slots.room());
+            let Some(workers) = self.until_room(&mut crew, true).await else { break };
+            // Where items wait for nothing, more are taken than can be begun at once.
+            let quick = if are_quick { stage.chunk_limit() } else { 1 };
+            let most = chunk.size(crew.slots.room().max(quick));
             let popped = stage.queue.pop_batch_async(&mut inbox, most);
             let resized = stage.resized.until(|| stage.workers() != workers);
             match crew.until(first(popped, resized)).await {
@@ -101,13 +104,21 @@ where
             let recorded = pin!(recorded(core, last_entry(core, inbox.iter()), true));
             crew.until(recorded).await;
             self.attempts.books.count_fed(inbox.iter(), place);
-            let (items, started) = (inbox.len(), core.clock.now());
-            while let Some(envelope) = inbox.pop_front() {
-                let slot = crew.slots.take().expect("no more are taken than there is room for");
-                crew.running.push(self.work_on(slot, started, envelope));
+            let (items, taken) = (inbox.len(), core.clock.now());
+            let mut started = taken;
+            while !inbox.is_empty() {
+                self.until_room(&mut crew, false).await;
+                while crew.slots.room() > 0
+                    && let Some(envelope) = inbox.pop_front()
+                {
+                    let slot = crew.slots.take().expect("there is room");
+                    crew.running.push(self.work_on(slot, started, envelope));
+                }
+                crew.begin().await;
+                started = core.clock.now();
             }
-            crew.begin().await;
-            chunk.took(items, core.clock.now().saturating_sub(started));
+            chunk.took(items, started.saturating_sub(taken));
+            are_quick = crew.running.is_empty();
             if turn % TURNS == 0 {
                 crew.until(pin!(tokio::task::yield_now())).await;
             }
@@ -115,8 +126,8 @@ where
     }
 
     /// Waits until a worker is free, and gives the number of the stage's workers; `None` if there
-    /// are so few by now that this loop has none.
-    async fn until_room<F>(&self, crew: &mut AtWork<'s, Out, F>) -> Option<usize>
+    /// are so few by now that this loop has none, and it may leave.
+    async fn until_room<F>(&self, crew: &mut AtWork<'s, Out, F>, may_leave: bool) -> Option<usize>
     where
         F: Future<Output = Ended<Out>>,
     {
@@ -126,7 +137,7 @@ where
             crew.slots.set_most(share(workers, place, cores()));
             let in_use = crew.in_use();
             if in_use == 0 && stage.is_surplus(place) {
-                if stage.lets_go(place) {
+                if may_leave && stage.lets_go(place) {
                     return None;
                 }
                 crew.slots.set_most(1);
