@@ -25,6 +25,7 @@ use crate::{
     template::Values,
 };
 
+mod queued;
 mod sample;
 
 use sample::{Job, Timed, measure};
@@ -71,10 +72,10 @@ impl AtOnce {
 }
 
 impl Measured {
-    /// What the items would take without others on the cores, of which they had to wait
-    /// `crowding` times as long as they computed.
-    fn quiet(wall: f64, cpu: f64, crowding: f64) -> Self {
-        Self { wall: (wall - cpu * (crowding - 1.0)).max(cpu.min(wall)), cpu, at_once: None }
+    /// What the items would take without others on the cores, for which they had none for
+    /// `queued`.
+    fn quiet(wall: f64, cpu: f64, queued: f64) -> Self {
+        Self { wall: (wall - queued).max(cpu.min(wall)), cpu, at_once: None }
     }
 }
 
@@ -326,7 +327,7 @@ pub(crate) fn run(args: args::Advise) -> Result<ExitCode, Problem> {
     let (jobs, rest) = divide(jobs);
     let limit = args.timeout.map(|timeout| timeout.0);
     let alone = measure(jobs, 1, limit)?;
-    let mut measured = Measured::quiet(alone.wall, alone.cpu, alone.crowding);
+    let mut measured = Measured::quiet(alone.wall, alone.cpu, alone.queued);
     let (mut successful, mut failure) = (alone.successful, alone.failure.clone());
     if rest.len() >= 2 {
         let width = cores().max(2).min(rest.len());
@@ -337,7 +338,7 @@ pub(crate) fn run(args: args::Advise) -> Result<ExitCode, Problem> {
         successful += at_once.successful;
         failure = failure.or(at_once.failure);
         if alone.successful == 0 {
-            measured = Measured::quiet(at_once.wall, at_once.cpu, at_once.crowding);
+            measured = Measured::quiet(at_once.wall, at_once.cpu, at_once.queued);
         }
     }
     let failed = sample - successful;
@@ -370,11 +371,13 @@ pub(crate) fn run(args: args::Advise) -> Result<ExitCode, Problem> {
             "{failed} of {sample} jobs of the sample failed and count for nothing here: {how}"
         ));
     }
-    if alone.crowding > BUSY {
+    // Of what computes little, a moment says nothing of the machine.
+    let crowding = 1.0 + alone.queued / alone.cpu.max(1e-9);
+    if crowding > BUSY && alone.queued > 0.1 * alone.wall {
         note(&format!(
             "the machine is busy: computing took {:.1} times as long as it would alone; that was \
              taken off, but measure again when it is quiet",
-            alone.crowding
+            crowding
         ));
     }
     let is_good = failed == 0 && advice.meets_target;
@@ -462,11 +465,11 @@ mod tests {
     #[test]
     fn r56_6_on_a_busy_machine_what_computes_is_still_cpu_bound() {
         // 20 ms of computing took 60 ms, since others computed too.
-        let busy = Measured::quiet(0.060, 0.020, 3.0);
+        let busy = Measured::quiet(0.060, 0.020, 0.040);
         assert_eq!(advise(&busy, &question(100, None)).nature, "CPU bound");
-        let waits = Measured::quiet(0.101, 0.001, 3.0);
+        let waits = Measured::quiet(0.101, 0.001, 0.002);
         assert_eq!(advise(&waits, &question(100, None)).nature, "I/O bound");
-        let threads = Measured::quiet(0.010, 0.020, 1.0);
+        let threads = Measured::quiet(0.010, 0.020, 0.0);
         assert!(threads.wall > 0.0, "several threads in a job");
     }
 

@@ -2,7 +2,6 @@
 
 use std::{
     ffi::OsString,
-    fs,
     time::{Duration, Instant},
 };
 
@@ -11,10 +10,8 @@ use paceline::{
     Stdout,
 };
 
+use super::queued;
 use crate::message::Problem;
-
-/// How long it is looked whether a thread of ours gets a core.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// A job of the sample.
 #[derive(Debug)]
@@ -31,8 +28,8 @@ pub(super) struct Timed {
     pub(super) cpu: f64,
     /// How far the mean of `wall` may be off by chance, squared.
     pub(super) variance: f64,
-    /// How many times as long as its CPU time it takes to compute here, by what else computes.
-    pub(super) crowding: f64,
+    /// How long they had no core though they could have computed, on average.
+    pub(super) queued: f64,
     pub(super) successful: usize,
     /// How the first that failed ended.
     pub(super) failure: Option<String>,
@@ -48,14 +45,14 @@ pub(super) fn measure(
     workers: usize,
     timeout: Option<Duration>,
 ) -> Result<Timed, Problem> {
-    let before = crowding();
     let mut pipeline = Pipeline::from_iter(jobs).command_job("sample", Sample).workers(workers);
     if let Some(timeout) = timeout {
         pipeline = pipeline.timeout(timeout);
     }
-    let (outputs, summary) = pipeline.collect().map_err(|error| Problem::new(error.to_string()))?;
-    let crowding = 0.5 * (before + self::crowding());
-    let mut timed = Timed { crowding, ..Timed::default() };
+    let (collected, queued) = queued::during(|| pipeline.collect());
+    let (outputs, summary) = collected.map_err(|error| Problem::new(error.to_string()))?;
+    let queued = queued / outputs.len().max(1) as f64;
+    let mut timed = Timed { queued, ..Timed::default() };
     let mut walls = Vec::new();
     for job in &outputs {
         match &job.failure {
@@ -90,26 +87,6 @@ impl Timed {
         let squares: f64 = walls.iter().map(|one| (one - wall).powi(2)).sum();
         let variance = squares / (count - 1.0).max(1.0) / count;
         Self { successful: walls.len(), wall, variance, ..self }
-    }
-}
-
-/// How many times as long as its CPU time a thread that computes takes now: more than 1 where
-/// others have the cores. 1 if the kernel does not tell.
-fn crowding() -> f64 {
-    let times = || -> Option<(f64, f64)> {
-        let text = fs::read_to_string("/proc/thread-self/schedstat").ok()?;
-        let mut numbers = text.split_ascii_whitespace().map_while(|number| number.parse().ok());
-        Some((numbers.next()?, numbers.next()?))
-    };
-    let before = times();
-    let began = Instant::now();
-    while began.elapsed() < LOOK {
-        std::hint::spin_loop();
-    }
-    let spent = before.zip(times()).map(|(before, after)| (after.0 - before.0, after.1 - before.1));
-    match spent {
-        Some((on_a_core, without)) if on_a_core > 0.0 => 1.0 + without.max(0.0) / on_a_core,
-        _ => 1.0,
     }
 }
 
