@@ -29,6 +29,8 @@ const TICK: Duration = Duration::from_millis(100);
 const TICK_AT_FIRST: Duration = Duration::from_millis(50);
 /// The time in which everything is done sooner: a short run sees nothing else.
 const YOUNG: Duration = Duration::from_secs(3);
+/// Workers that take so long to begin come in large steps.
+const SLOW_START: Duration = Duration::from_millis(500);
 const SLACK: f64 = 0.8;
 const MOST_SLACK: f64 = 6.0;
 const LEAST_SLACK: f64 = 0.6;
@@ -57,6 +59,9 @@ pub struct Controller {
     stages: Vec<Stage>,
     slack: f64,
     began: Option<Duration>,
+    /// Until when the first workers were still starting, and whether anything was seen since.
+    awake: Duration,
+    has_seen: bool,
     /// Where the survey under way began.
     open: Snapshot,
     ticks: u32,
@@ -93,6 +98,8 @@ impl Controller {
             stages: settings.stages.into_iter().map(Stage::new).collect(),
             slack: SLACK,
             began: None,
+            awake: Duration::ZERO,
+            has_seen: false,
             open: Snapshot::default(),
             ticks: 0,
             last: Snapshot::default(),
@@ -128,9 +135,15 @@ impl Controller {
             self.begin_survey(now);
             return Look { decisions: Vec::new(), next: self.next(Duration::ZERO), survey: None };
         };
-        let age = now.at.saturating_sub(began);
+        let is_starting = now.stages.iter().any(|stage| stage.starting > 0);
+        if is_starting && !self.has_seen {
+            // It is young from when there is something to see.
+            self.awake = now.at;
+        }
+        let age = now.at.saturating_sub(began.max(self.awake));
         self.heed_others(now);
         let survey = self.take_in(now, age);
+        self.has_seen |= survey.is_some();
         self.last = now.clone();
         let decisions = survey.as_ref().map_or_else(Vec::new, |survey| survey.decisions.clone());
         if !decisions.is_empty() {
@@ -400,7 +413,9 @@ impl Controller {
                 Some(fits(memory.budget.saturating_sub(memory.used), each))
             });
             let waits = seen.as_ref().is_some_and(|seen| seen.cpu_share() < 0.1);
-            let factor = if waits && age < YOUNG / 2 { 4 } else { 2 };
+            // A step takes a start, where that is slow.
+            let start = counts.start.unwrap_or_default();
+            let factor = if waits && (age < YOUNG / 2 || start > SLOW_START) { 4 } else { 2 };
             let mut limit = stage.bounds.most.min(stage.workers.saturating_mul(factor));
             if let Some((worse, until)) = stage.worse {
                 if now.at < until {
@@ -413,7 +428,7 @@ impl Controller {
             limit = stage.outside.growth(now.at, stage.workers, limit);
             // A run lasts as long again as it has, if nothing else is known: to start a worker
             // must not take longer than that.
-            let is_dear = counts.start.is_some_and(|start| start > age);
+            let is_dear = start > now.at.saturating_sub(self.began.unwrap_or_default());
             if tiny || is_dear || room == Some(0) {
                 limit = limit.min(stage.workers);
             } else if let Some(room) = room {

@@ -167,7 +167,9 @@ impl Pacer {
             self.cores_due = now + CORES_EVERY;
         }
         let done = snapshot.stages.iter().map(|stage| stage.entered + stage.done).sum();
-        self.idle = if done == self.done { self.idle + 1 } else { 0 };
+        // What starts will be at work soon, and then there is much to see.
+        let is_starting = snapshot.stages.iter().any(|stage| stage.starting > 0);
+        self.idle = if done == self.done && !is_starting { self.idle + 1 } else { 0 };
         self.done = done;
         let mut look = self.controller.look(&snapshot);
         let mut paced = lock(&core.paced);
