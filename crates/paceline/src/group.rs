@@ -35,8 +35,10 @@ pub(crate) mod members;
 
 use member::member;
 
-/// After so many ends in one turn the group lets others have theirs.
-const ENDS_A_TURN: usize = 128;
+/// After so many ends in one turn, or so many starts, the group lets others have theirs.
+// A runtime also learns in between when its first timer is due: until then each timer that is
+// set costs a system call.
+const MOST_A_TURN: usize = 128;
 
 /// The settings of a group of futures, and the ways to run one.
 ///
@@ -315,10 +317,12 @@ impl Course {
         let mut running = FuturesUnordered::new();
         let (mut started, mut are_all) = (0, false);
         poll_fn(|context| {
-            for _ in 0..ENDS_A_TURN {
+            let mut starts = 0;
+            for _ in 0..MOST_A_TURN {
                 match self.turn(&mut stopped, context) {
                     Turn::Run => {
-                        while !are_all && running.len() < self.group.limit {
+                        while !are_all && running.len() < self.group.limit && starts < MOST_A_TURN {
+                            starts += 1;
                             match futures.next() {
                                 Some(future) => {
                                     let clock = &self.group.clock;
@@ -338,6 +342,8 @@ impl Course {
                     }
                 }
                 match running.poll_next_unpin(context) {
+                    // There are more to start.
+                    Poll::Pending | Poll::Ready(None) if starts == MOST_A_TURN => break,
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(None) => return Poll::Ready(()),
                     Poll::Ready(Some((place, result))) => {

@@ -620,3 +620,22 @@ fn errors_of_a_group_go_with_a_question_mark() -> Result<(), BoxError> {
     assert_eq!(values, [1, 2]);
     Ok(())
 }
+
+#[test]
+fn a_group_that_starts_many_gives_others_their_turn_meanwhile() {
+    run(|| async {
+        let started = AtomicUsize::new(0);
+        let members = (0..10_000).map(|_| async {
+            started.fetch_add(1, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Given::Ok(())
+        });
+        let other = async {
+            tokio::task::yield_now().await;
+            started.load(Ordering::Relaxed)
+        };
+        let (values, seen) = tokio::join!(Group::new("many").gather(members), other);
+        assert_eq!(values.unwrap().len(), 10_000);
+        assert!(seen < 10_000, "all began before anybody else had a turn");
+    });
+}

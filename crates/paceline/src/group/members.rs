@@ -15,7 +15,7 @@ use std::{
 
 use futures_util::{StreamExt, stream::FuturesUnordered};
 
-use super::{Course, ENDS_A_TURN, Group, GroupError, Turn, member::within};
+use super::{Course, Group, GroupError, MOST_A_TURN, Turn, member::within};
 use crate::{
     answer::{Answer, Outcome, Promise},
     clock::Clock,
@@ -112,7 +112,7 @@ impl Group {
         let mut result = None;
         poll_fn(|context| {
             shared.polled_by(context.waker());
-            for _ in 0..ENDS_A_TURN {
+            for _ in 0..MOST_A_TURN {
                 match course.turn(&mut stopped, context) {
                     Turn::Run => shared.start(&mut running),
                     Turn::WindDown => closing.close(),
