@@ -18,7 +18,7 @@ const USAGE: &str = "\
 Usage: paceline-simulator [--all-policies] [--surface] [--oracles FILE] [--only TEXT] SET...
 
 Sets: named, the seed of random pipelines (1000 and 5000 are for tuning), or
-hold-out and hold-out-2: those of seeds that nothing was tuned on.
+hold-out, hold-out-2 and hold-out-3: those of seeds that nothing was tuned on.
 
   --all-policies  the other ways to find numbers of workers too
   --surface       print all that the search has measured, as CSV
@@ -42,6 +42,7 @@ fn main() -> ExitCode {
             "named" => sets.push(("named".to_owned(), scenarios::named())),
             "hold-out" => sets.push((argument, scenarios::random(scenarios::HOLD_OUT))),
             "hold-out-2" => sets.push((argument, scenarios::random(scenarios::HOLD_OUT_2))),
+            "hold-out-3" => sets.push((argument, scenarios::random(scenarios::HOLD_OUT_3))),
             seed => match seed.parse() {
                 Ok(seed) => sets.push((argument, scenarios::random(seed))),
                 Err(_) => {
