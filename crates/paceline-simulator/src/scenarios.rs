@@ -164,9 +164,18 @@ fn on(cores: usize) -> Vec<Plan> {
         cores,
         vec![served(Server::Bucket(150.0)), cpu(0.5, 1)],
     );
+    let deep = |stage: StagePlan| StagePlan { queue: 32, spread: 0.6, ..stage };
+    let s22 = Plan {
+        changes: vec![(2.0, Change::Waits(1, 3.0))],
+        ..plan(
+            "S22 server three times slower at 2 s",
+            cores,
+            vec![deep(io(0.05, 30.0)), deep(cpu(3.0, 1))],
+        )
+    };
     vec![
         s1, s2, s3, s4, s5, s6, s7, s8, s9, s10, s11, s12, s13, s14, s15, s16, s17, s18, s19, s20,
-        s21,
+        s21, s22,
     ]
 }
 

@@ -24,8 +24,10 @@ pub struct Score {
     pub time: f64,
     /// Work done in the whole run over that of the oracle in the same time.
     pub work: f64,
-    /// CPU time for an item over the plan's own.
+    /// Moves a minute.
     pub moves: f64,
+    /// The least rate of a second over that of the oracle.
+    pub dip: f64,
     /// How many were at a server with slots, over the slots.
     pub crowd: Option<f64>,
 }
@@ -109,6 +111,12 @@ pub fn run(
     }
     score.work = world.through() / best.max(1e-9);
     score.moves = moves * 60.0 / span;
+    let late: Vec<f64> = seconds
+        .windows(5)
+        .filter(|window| window[0].0 >= steady)
+        .map(|window| (window[4].1 - window[0].1) / (window[4].0 - window[0].0))
+        .collect();
+    score.dip = late.into_iter().fold(f64::INFINITY, f64::min) / oracle.rate;
     score.crowd = slots.filter(|_| crowded > 0.0).map(|(_, slots)| {
         let slots = plan
             .changes
@@ -157,6 +165,7 @@ pub fn mean(scores: &[Score]) -> Score {
         time: of(|score| score.time),
         work: of(|score| score.work),
         moves: of(|score| score.moves),
+        dip: of(|score| score.dip),
         crowd: scores[0].crowd.map(|_| of(|score| score.crowd.unwrap_or_default())),
     }
 }
