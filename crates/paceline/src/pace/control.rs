@@ -20,10 +20,11 @@ mod decide;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod tries;
 
 use cores::Cores;
 use decide::View;
-use stage::{Experiment, Stage, Sums};
+use stage::{Experiment, Stage, Tries};
 
 const TICK: Duration = Duration::from_millis(100);
 const TICK_AT_FIRST: Duration = Duration::from_millis(50);
@@ -36,17 +37,14 @@ const MOST_SLACK: f64 = 6.0;
 const LEAST_SLACK: f64 = 0.6;
 /// Where a hand-over costs as much as the work, workers do not help.
 const TINY: f64 = 2e-6;
-/// How long no more slack is tried at first, after it has gained nothing.
-const RAISE_AGAIN: Duration = Duration::from_secs(5);
 /// How long it must look as if fewer would do.
 const SHRINK_AFTER: Duration = Duration::from_millis(700);
 /// A clock that says so is broken, and times added to it would not fit.
 const LATEST: Duration = Duration::from_secs(1 << 40);
 /// Nobody has more, whatever somebody says.
 const MOST_WORKERS: usize = 1 << 24;
-/// How often less slack is tried, at first and at last.
-const TRIM_EVERY: Duration = Duration::from_secs(4);
-const TRIM_AT_MOST: Duration = Duration::from_secs(60);
+/// So many items are remembered where nothing happens.
+const QUIET: f64 = 400.0;
 const SATURATED: f64 = 0.96;
 const CORES_SATURATED: f64 = 0.97;
 
@@ -70,8 +68,7 @@ pub struct Controller {
     /// Until when looks are left out, since a move has yet to show.
     blackout: Option<Duration>,
     experiment: Option<Experiment>,
-    trim_at: Duration,
-    trim_every: Duration,
+    tries: Tries,
     /// Whether the last change of the slack was a trim that seemed to cost nothing.
     is_trimmed: bool,
     steady_since: Duration,
@@ -79,9 +76,9 @@ pub struct Controller {
     use_since: (f64, f64),
     /// Whether what bounds the rate is used to the full.
     is_used: bool,
-    /// What was used before the slack was raised, and until when that is not tried again.
+    /// What was used before the slack was raised, and whether that gained nothing.
     before_raise: Option<f64>,
-    no_raise: (Duration, Duration),
+    is_vain: bool,
     /// Surveys in a row whose times did not add up.
     unaccounted: u32,
     /// Memory that was used at the beginning.
@@ -106,14 +103,13 @@ impl Controller {
             rates: Rates::default(),
             blackout: None,
             experiment: None,
-            trim_at: TRIM_EVERY,
-            trim_every: TRIM_EVERY,
+            tries: Tries::new(Duration::ZERO, 0),
             is_trimmed: false,
             steady_since: Duration::ZERO,
             use_since: (0.0, 0.0),
             is_used: true,
             before_raise: None,
-            no_raise: (Duration::ZERO, RAISE_AGAIN),
+            is_vain: false,
             unaccounted: 0,
             memory_at_first: None,
             random: settings.random,
@@ -129,7 +125,7 @@ impl Controller {
         let Some(began) = self.began else {
             self.began = Some(now.at);
             self.steady_since = now.at;
-            self.trim_at = now.at + self.trim_every;
+            self.tries.note(now.at, true);
             self.memory_at_first = now.memory.map(|memory| memory.used);
             self.heed_others(now);
             self.begin_survey(now);
@@ -209,6 +205,10 @@ impl Controller {
         if !self.is_ready(&estimates, seconds, age) {
             return None;
         }
+        if !self.is_settled(&estimates, now.at) {
+            self.begin_survey(now);
+            return None;
+        }
         let survey = self.survey(now, estimates, seconds, age);
         let rates = std::mem::take(&mut self.rates);
         if !survey.decisions.is_empty() && self.experiment.is_none() {
@@ -253,6 +253,15 @@ impl Controller {
             stage.bounds.is_fixed || seen.done >= worth
         };
         seconds >= patience || self.stages.iter().zip(estimates).all(is_enough)
+    }
+
+    /// Whether what was begun before the last move is gone from where it made items slower.
+    fn is_settled(&self, estimates: &[Option<Estimate>], at: Duration) -> bool {
+        let since = at.saturating_sub(self.steady_since).as_secs_f64();
+        self.stages.iter().zip(estimates).all(|(stage, seen)| {
+            let moved = stage.base.is_none() && !stage.bounds.is_fixed;
+            !moved || seen.is_none_or(|seen| since >= (seen.service + seen.queued).min(2.0))
+        })
     }
 
     fn survey(
@@ -347,6 +356,7 @@ impl Controller {
         seconds: f64,
         is_loaded: bool,
     ) {
+        let is_quiet = now.at.saturating_sub(self.steady_since) > YOUNG;
         for (place, seen) in estimates.iter().enumerate() {
             let entered = |counts: &Counts| counts.entered as f64 + counts.depth as f64;
             let came = now.stages.get(place + 1).zip(self.open.stages.get(place + 1));
@@ -355,8 +365,9 @@ impl Controller {
             let Some(seen) = seen else { continue };
             stage.flow.into = stage.flow.into * 0.95 + seen.done;
             stage.flow.out = (stage.flow.out * 0.95 + came).max(0.0);
-            // Few items say little, so more of the past is kept.
+            // Few items say little, so more of the past is kept; and more where nothing happens.
             let keep = if seen.done < 30.0 { 0.75 } else { 0.4 };
+            let keep = if is_quiet { f64::max(keep, QUIET / (QUIET + seen.done)) } else { keep };
             stage.past.add(seen, keep);
             if !is_loaded {
                 let wait =
@@ -366,14 +377,18 @@ impl Controller {
                 *quiet = quiet.min(seen.wait());
             }
             let is_known = now.stages[place].waiting_for_core.is_some() || !is_loaded;
-            if let Some(part) = stage.has_changed(now.at, seen)
+            if let Some(before) = stage.has_changed(now.at, seen)
                 && is_known
             {
-                stage.past = Sums::default();
+                stage.forget();
                 stage.past.add(seen, 0.0);
-                stage.outside.changed(now.at, part);
-                stage.worse = None;
-                self.trim_every = TRIM_EVERY;
+                stage.outside.changed(now.at, before, seen.service);
+                // Whatever was found out is to be found out again, and what is there now first.
+                self.tries = Tries::new(now.at, 2 * place + 1);
+                // What it did to the rate is not what our last move did.
+                self.experiment = None;
+                // This survey was of both.
+                continue;
             }
             // A stage that is not at work all the time says nothing of what it waits for: it is
             // others that set its rate.
@@ -463,12 +478,15 @@ impl Controller {
             return Demand { visits: 0.0, cpu: 0.0, service: 0.0, spread: 1.0, limit };
         };
         let quiet = self.stages[place].quiet_wait;
+        // At a full server each waits for all the others there: it takes as much less as fewer ask.
+        let is_crowded = self.stages[place].outside.is_capped() && seen.in_service > limit as f64;
+        let crowd = if is_crowded { limit as f64 / seen.in_service } else { 1.0 };
         let service = match quiet.filter(|_| hides_queue) {
             // A busy machine would look like a slow server.
             Some(quiet) => seen.cpu + seen.wait().min(quiet),
             // Others have the cores: fewer of ours would not wait less for one.
             None if self.cores.are_shared() => seen.service + seen.queued,
-            None => seen.service,
+            None => seen.service * crowd,
         };
         Demand { visits, cpu: seen.cpu, service, spread: seen.spread, limit }
     }

@@ -3,7 +3,7 @@
 //! More workers then only wait longer. Whether that is so shows in the rate
 //! at several numbers in service: its elasticity is 1 where there is room, 0
 //! at a full server, and below 0 where crowding slows it down. A stage that
-//! gains nothing gets a cap, for a while: what was full may have room again.
+//! gains nothing gets a cap, until a look with more workers finds room again.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{
 const SAME: f64 = 0.15;
 
 /// What was seen longer ago counts no more.
-const FORGOTTEN: Duration = Duration::from_secs(20);
+const FORGOTTEN: Duration = Duration::from_secs(60);
 
 /// Below this elasticity, further workers gain nothing.
 const FLAT: f64 = 0.15;
@@ -25,43 +25,38 @@ const FLAT: f64 = 0.15;
 const GAINS: f64 = 0.4;
 
 /// How sure one must be: elasticity and its standard error stay below this.
-const SURELY_FLAT: f64 = 0.55;
-
-/// How long the first cap holds; each further one twice as long.
-const LIFE: Duration = Duration::from_secs(4);
-const LONGEST_LIFE: Duration = Duration::from_secs(60);
-
-/// How long a cap is lifted for a look whether there is room again.
-const TRIAL: Duration = Duration::from_secs(2);
-
-/// How often, at first and at last, workers are taken away to see whether that costs anything;
-/// three times as long after each time that it did.
-const PROBE_AFTER: Duration = Duration::from_secs(3);
-const PROBE_AT_MOST: Duration = Duration::from_secs(60);
-
-/// After a probe that surely cost something, the next one is no sooner.
-const PROBE_AGAIN: Duration = Duration::from_secs(20);
+const SURELY_FLAT: f64 = 0.4;
 
 /// Workers are worth keeping if the rate falls by more than with this elasticity without them:
 /// by 3.5 % for a quarter of them.
 const WORTH: f64 = 0.125;
 
-/// The workers that a probe leaves: fewer at once where the last one showed that they were of no
-/// use.
-const PROBE_TO: f64 = 0.75;
-const PROBE_ON_TO: f64 = 0.6;
+/// A rate that grows by more than with this elasticity beyond a cap shows that there is room.
+const ROOM: f64 = 0.25;
 
-/// How long it is waited for that probe.
+/// A rate that falls by more than with this when those above a cap are taken away was not flat.
+const REFUTED: f64 = 0.5;
+
+/// The fewest and the most that a look with fewer workers leaves of them; and what it leaves where
+/// nothing says how many are of use: fewer where others were of none before.
+const FEWER: (f64, f64) = (0.4, 0.88);
+const SOME: f64 = 0.75;
+const MORE_OF_THEM: f64 = 0.6;
+
+/// So many items tell what the rate is before a look with fewer.
+const ENOUGH: f64 = 60.0;
+
+/// How long it is waited for a look where what was full has become slower.
 const SUSPECTED: Duration = Duration::from_secs(4);
 
-/// What a probe says of the workers that it left out.
+/// What a look with other workers says of the difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// They were of no use.
-    Full,
-    /// They surely were of use.
+    /// It is of no use.
+    Useless,
+    /// It surely is.
     Needed,
-    /// They seem to have been.
+    /// It seems to be.
     Unclear,
 }
 
@@ -80,46 +75,20 @@ impl Cell {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Cap {
-    most: f64,
-    until: Duration,
-    /// Until when it is lifted for a look.
-    trial: Option<Duration>,
-}
-
 /// What is known of a stage's outside.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Outside {
     cells: Vec<Cell>,
-    cap: Option<Cap>,
-    life: Duration,
-    probe_at: Duration,
-    probe_every: Duration,
+    /// The most that are of use.
+    cap: Option<f64>,
     refusals: Refusals,
-    /// The part of its workers that the next probe leaves.
-    probe_to: f64,
-    /// What was full has become slower: it has lost room, or it is slow by itself. A probe tells,
-    /// until then there is no growth.
+    /// The time in service before what was full became slower.
+    before: Option<f64>,
+    /// What was full has become slower: it has lost room, or it is slow by itself. A look with
+    /// fewer tells, until then there is no growth.
     suspected_until: Duration,
     /// Surveys in a row whose rate is not what it was at this number in service.
     strange: u32,
-}
-
-impl Default for Outside {
-    fn default() -> Self {
-        Self {
-            cells: Vec::new(),
-            cap: None,
-            life: LIFE,
-            probe_at: PROBE_AFTER,
-            probe_every: PROBE_AFTER,
-            refusals: Refusals::default(),
-            probe_to: PROBE_TO,
-            suspected_until: Duration::ZERO,
-            strange: 0,
-        }
-    }
 }
 
 impl Outside {
@@ -137,9 +106,8 @@ impl Outside {
                 let differs = (seen.rate() / cell.rate()).ln().abs() > 0.3;
                 self.strange = if enough && differs { self.strange + 1 } else { 0 };
                 if self.strange >= 2 {
-                    let now = seen.rate() / cell.rate();
-                    self.changed(at, now);
-                    self.cells.push(seen);
+                    let before = cell.in_service / cell.rate();
+                    self.changed(at, before, seen.in_service / seen.rate());
                     return;
                 }
                 // The latest counts most, so that a slow drift is followed.
@@ -152,38 +120,26 @@ impl Outside {
         }
     }
 
-    /// What is outside has changed: it does this part of what it did.
-    pub(super) fn changed(&mut self, at: Duration, now: f64) {
+    /// What is outside has changed: an item takes so long that took so long before.
+    pub(super) fn changed(&mut self, at: Duration, before: f64, now: f64) {
         let was_full = self.cap.is_some();
-        self.forget(at);
-        if was_full && now < 1.0 {
-            self.probe_to = (1.1 * now).clamp(0.4, PROBE_TO);
+        self.forget();
+        if was_full && now > before {
+            self.before = Some(before);
             self.suspected_until = at + SUSPECTED;
         }
     }
 
     /// Forgets all: what is outside has changed.
-    pub(super) fn forget(&mut self, at: Duration) {
-        self.cells.clear();
-        self.cap = None;
-        self.life = LIFE;
-        self.strange = 0;
+    fn forget(&mut self) {
+        let refusals = std::mem::take(&mut self.refusals);
+        *self = Self { refusals, ..Self::default() };
         self.refusals.forget();
-        self.probe_every = PROBE_AFTER;
-        self.probe_to = PROBE_TO;
-        self.probe_at = at;
-        self.suspected_until = at;
     }
 
     /// Returns the most workers that are of use, and `wanted` or fewer.
     pub(super) fn limit(&self, wanted: usize) -> usize {
-        match &self.cap {
-            None => wanted,
-            Some(cap) => {
-                let most = if cap.trial.is_some() { 1.35 * cap.most + 1.0 } else { cap.most };
-                wanted.min((most.round() as usize).max(1))
-            }
-        }
+        self.cap.map_or(wanted, |most| wanted.min((most.round() as usize).max(1)))
     }
 
     pub(super) fn is_capped(&self) -> bool {
@@ -192,48 +148,15 @@ impl Outside {
 
     /// Judges by what was seen whether there is room outside; true if it sets a new cap.
     pub(super) fn judge(&mut self, at: Duration, spread: f64) -> bool {
-        match self.cap {
-            Some(cap) if cap.trial.is_none() && at >= cap.until => {
-                self.refusals.hold(at, cap.most.round() as usize);
-                self.cap = Some(Cap { trial: Some(at + TRIAL), ..cap });
-                // Only what is seen from now on tells whether there is room now.
-                self.cells.retain(|cell| cell.in_service <= cap.most * (1.0 + SAME));
-                false
+        if let Some(most) = self.cap {
+            if let Some(more) = self.refusals.step_up(at, most.round() as usize) {
+                self.cap = Some(more as f64);
             }
-            Some(Cap { trial: Some(trial), most, .. }) if at >= trial => {
-                if self.elasticity(20.0).is_some_and(|(gain, _)| gain > GAINS)
-                    && self.cells.iter().any(|cell| cell.in_service > most * (1.0 + SAME))
-                {
-                    self.cap = None;
-                    self.life = LIFE;
-                    self.refusals.forget();
-                } else {
-                    self.cells.retain(|cell| cell.in_service <= most * (1.0 + SAME));
-                    self.cap_at(at, most);
-                }
-                false
-            }
-            Some(Cap { trial: None, most, until }) => {
-                if let Some(more) = self.refusals.step_up(at, most.round() as usize) {
-                    self.cap = Some(Cap { most: more as f64, until, trial: None });
-                }
-                false
-            }
-            Some(_) => false,
-            None => match self.knee(spread) {
-                Some(knee) => {
-                    self.cap_at(at, 1.08 * knee + 1.0);
-                    true
-                }
-                None => false,
-            },
+            return false;
         }
-    }
-
-    /// Lets no more than `most` be in service for a while.
-    pub(super) fn cap_at(&mut self, at: Duration, most: f64) {
-        self.cap = Some(Cap { most, until: at + self.life, trial: None });
-        self.life = (self.life * 2).min(LONGEST_LIFE);
+        let Some(knee) = self.knee(spread) else { return false };
+        self.cap = Some(1.08 * knee + 1.0);
+        true
     }
 
     /// The most workers that further growth may lead to: where the last growth gained little, the
@@ -256,68 +179,90 @@ impl Outside {
             Answer::Nothing => false,
             Answer::GiveUp => {
                 let refusals = std::mem::take(&mut self.refusals);
-                self.forget(at);
-                self.refusals = refusals;
+                *self = Self { refusals, ..Self::default() };
                 false
             }
             Answer::Cut(left) => {
                 self.cells.clear();
-                // The cuts of one row are one finding: only its first makes the cap live longer.
-                let held = self.cap.filter(|cap| cap.trial.is_none() && cap.until > at);
-                match held {
-                    Some(cap) => self.cap = Some(Cap { most: left as f64, ..cap }),
-                    None => {
-                        // Who says so is believed longer than what is only inferred.
-                        self.life = self.life.max(2 * LIFE);
-                        self.cap_at(at, left as f64);
-                    }
-                }
+                self.cap = Some(left as f64);
                 left < workers
             }
         }
     }
 
-    /// Whether it is time to take some workers away and see what that costs.
-    pub(super) fn wants_probe(&self, at: Duration) -> bool {
-        // What refuses tells by itself.
-        let is_held = self.cap.is_some_and(|cap| cap.trial.is_some()) || self.refusals.are_heeded();
-        !is_held && at >= self.probe_at
+    /// With how many fewer it is worth a look whether they do as well.
+    pub(super) fn fewer(&self, workers: usize, seen: &Estimate) -> Option<usize> {
+        // What refuses tells by itself, and a few items say nothing.
+        let (rate, done) = self.rate_at(seen.in_service)?;
+        if workers < 4 || self.refusals.are_heeded() || done < ENOUGH {
+            return None;
+        }
+        let now = workers as f64;
+        // The least time in service, times the rate, is how many a server with room would hold.
+        let low = self.cells.iter().filter(|cell| cell.done >= 10.0);
+        let low = low.min_by(|a, b| a.in_service.total_cmp(&b.in_service));
+        let low = low.filter(|cell| cell.in_service <= 0.8 * seen.in_service);
+        let left = match (self.before, low) {
+            // As many as have gone by the time in service.
+            (Some(before), _) => (1.1 * before * rate / seen.in_service).min(SOME),
+            (None, Some(cell)) => (1.04 * rate * cell.in_service / cell.rate() + 0.5) / now,
+            (None, None) if self.cap.is_some() => MORE_OF_THEM,
+            (None, None) => SOME,
+        };
+        let to = (now * left.max(FEWER.0)).round();
+        (to <= FEWER.1 * now).then_some(to as usize)
     }
 
-    /// How many of these workers a probe leaves.
-    pub(super) fn probe_to(&self, workers: usize) -> usize {
-        ((workers as f64 * self.probe_to) as usize).max(1)
+    /// With how many more it is worth a look whether they do better.
+    pub(super) fn more(&mut self, at: Duration, workers: usize) -> Option<usize> {
+        let most = self.cap.filter(|most| workers as f64 + 0.5 >= *most)?;
+        self.refusals.hold(at, workers);
+        Some(self.refusals.fewest().unwrap_or((1.35 * most + 1.0) as usize).max(workers + 1))
     }
 
-    /// What a probe says that left the part `left` of the workers, and `kept` of the rate over
-    /// `done` items; `None` if that takes more items.
-    pub(super) fn verdict(left: f64, kept: f64, done: f64, is_over: bool) -> Option<Verdict> {
-        let limit = left.powf(WORTH);
-        let doubt = 1.2 / done.max(1.0).sqrt();
-        let is_sure = done >= 100.0 && (kept - limit).abs() > doubt;
-        match kept > limit {
+    /// What a look says that had `left` times the workers and `kept` times the rate, which were
+    /// seen over so many items before and then; `None` if that takes more items.
+    pub(super) fn verdict(
+        left: f64,
+        kept: f64,
+        done: (f64, f64),
+        is_over: bool,
+    ) -> Option<Verdict> {
+        let limit = left.powf(if left < 1.0 { WORTH } else { ROOM });
+        let doubt = 2.0 * (1.0 / done.0.max(1.0) + 1.0 / done.1.max(1.0)).sqrt();
+        let is_sure = done.1 >= 100.0 && (kept - limit).abs() > doubt;
+        // What is not sure after so long is little: rather fewer.
+        let is_useless = if left < 1.0 { kept > limit - 0.2 * doubt } else { kept < limit };
+        match is_useless {
             _ if !is_sure && !is_over => None,
-            true => Some(Verdict::Full),
+            true => Some(Verdict::Useless),
             false if is_sure => Some(Verdict::Needed),
             false => Some(Verdict::Unclear),
         }
     }
 
-    /// Notes what the probe said, with so many in service.
-    pub(super) fn probed(&mut self, at: Duration, verdict: Verdict, in_service: f64) {
-        let is_full = verdict == Verdict::Full;
-        self.suspected_until = at;
-        self.probe_to = if is_full { PROBE_ON_TO } else { PROBE_TO };
-        if is_full {
-            self.cells.retain(|cell| cell.in_service <= in_service * (1.0 + SAME));
-            self.cap_at(at, in_service.max(1.0));
-            // There may be more that is of no use.
-            self.probe_every = PROBE_AFTER;
-            self.probe_at = at;
-        } else {
-            let least = if verdict == Verdict::Needed { PROBE_AGAIN } else { Duration::ZERO };
-            self.probe_every = (self.probe_every * 3).clamp(least, PROBE_AT_MOST);
-            self.probe_at = at + self.probe_every;
+    /// Notes what a look said that had `left` times the workers and `kept` times the rate, with so
+    /// many in service.
+    pub(super) fn tried(&mut self, verdict: Verdict, (left, kept): (f64, f64), in_service: f64) {
+        self.before = None;
+        self.suspected_until = Duration::ZERO;
+        match verdict {
+            Verdict::Useless if left < 1.0 => {
+                self.cells.retain(|cell| cell.in_service <= in_service * (1.0 + SAME));
+                self.cap = Some(in_service.max(1.0));
+            }
+            Verdict::Needed if left > 1.0 => {
+                self.cap = None;
+                self.refusals.forget();
+            }
+            _ if left < 1.0 && self.cap.is_some_and(|cap| in_service / left > 1.1 * cap) => {
+                // What is above the cap is of use after all: it was another time that told
+                // otherwise.
+                let is_refuted = kept.ln() / left.ln() > REFUTED;
+                self.cap = (!is_refuted).then_some(in_service / left);
+                self.cells.clear();
+            }
+            _ => {}
         }
     }
 
@@ -373,37 +318,56 @@ mod tests {
         Estimate { in_service, done: rate, rate, ..Estimate::default() }
     }
 
-    #[test]
-    fn a_full_server_gets_a_cap_near_its_slots_and_later_another_look() {
+    /// A server with so many slots, asked by more and more.
+    fn asked(slots: f64) -> Outside {
         let mut outside = Outside::default();
         for (second, workers) in [4.0, 8.0, 16.0, 32.0].into_iter().enumerate() {
-            let rate = 50.0 * f64::min(workers, 12.0);
+            let rate = 50.0 * f64::min(workers, slots);
             outside.note(SECOND * second as u32, &seen(workers, rate), 1.0);
         }
-        assert!(outside.judge(4 * SECOND, 0.5));
-        let cap = outside.limit(512);
-        assert!((12..=16).contains(&cap), "{cap}");
-        assert!(!outside.judge(7 * SECOND, 0.5), "it holds for a while");
-        outside.judge(9 * SECOND, 0.5);
-        assert!(outside.limit(512) > cap, "then there is another look");
-        outside.note(10 * SECOND, &seen(1.35 * cap as f64, 600.0), 1.0);
-        outside.judge(12 * SECOND, 0.5);
-        assert_eq!(outside.limit(512), cap, "still full");
+        outside
     }
 
     #[test]
-    fn a_server_with_room_has_no_cap_and_one_that_recovers_loses_it() {
-        let mut outside = Outside::default();
-        for (second, workers) in [4.0, 8.0, 16.0, 32.0].into_iter().enumerate() {
-            outside.note(SECOND * second as u32, &seen(workers, 50.0 * workers), 1.0);
-        }
+    fn a_full_server_gets_a_cap_near_its_slots_and_later_another_look() {
+        let mut outside = asked(12.0);
+        assert!(outside.judge(4 * SECOND, 0.5));
+        let cap = outside.limit(512);
+        assert!((12..=16).contains(&cap), "{cap}");
+        assert_eq!(outside.more(8 * SECOND, cap - 1), None, "not as many as may ask do");
+        let more = outside.more(9 * SECOND, cap).expect("it is worth a look");
+        assert!(more > cap);
+        let times = (more as f64 / cap as f64, 1.0);
+        outside.tried(Verdict::Useless, times, more as f64);
+        assert_eq!(outside.limit(512), cap, "still full");
+        outside.tried(Verdict::Needed, (times.0, times.0), more as f64);
+        assert_eq!(outside.limit(512), 512, "more gave more");
+    }
+
+    #[test]
+    fn a_server_with_room_has_no_cap() {
+        let mut outside = asked(512.0);
         assert!(!outside.judge(4 * SECOND, 0.5));
         assert_eq!(outside.limit(512), 512);
-        outside.cap_at(4 * SECOND, 32.0);
-        outside.judge(9 * SECOND, 0.5);
-        outside.note(10 * SECOND, &seen(44.0, 2200.0), 1.0);
-        outside.judge(12 * SECOND, 0.5);
-        assert_eq!(outside.limit(512), 512, "more gave more");
+        assert_eq!(outside.fewer(32, &seen(32.0, 1600.0)), None, "each is of use");
+        assert_eq!(outside.more(5 * SECOND, 32), None, "it may have more anyway");
+    }
+
+    #[test]
+    fn a_look_with_fewer_goes_to_as_many_as_the_shortest_service_makes() {
+        let outside = asked(12.0);
+        let fewer = outside.fewer(32, &seen(32.0, 600.0)).expect("it is worth a look");
+        assert_eq!(fewer, 13);
+        assert_eq!(outside.fewer(13, &seen(13.0, 600.0)), None, "there is nothing to gain");
+    }
+
+    #[test]
+    fn a_cap_that_costs_what_it_took_away_is_none() {
+        let mut outside = asked(12.0);
+        assert!(outside.judge(4 * SECOND, 0.5));
+        let cap = outside.limit(512) as f64;
+        outside.tried(Verdict::Needed, (cap / 32.0, cap / 32.0), cap);
+        assert_eq!(outside.limit(512), 512, "it was the time, not the number");
     }
 
     #[test]
@@ -425,30 +389,29 @@ mod tests {
     }
 
     #[test]
-    fn what_was_full_and_gets_slower_is_probed_before_it_grows() {
-        let mut outside = Outside::default();
-        outside.cap_at(SECOND, 16.0);
-        for second in 1..8 {
-            outside.note(SECOND * second, &seen(16.0, 400.0), 1.0);
-        }
-        assert_eq!(outside.growth(8 * SECOND, 16, 32), 32);
-        outside.note(8 * SECOND, &seen(16.0, 150.0), 1.0);
+    fn what_was_full_and_gets_slower_is_looked_at_with_fewer_before_it_grows() {
+        let mut outside = asked(16.0);
+        assert!(outside.judge(4 * SECOND, 0.5));
+        assert_eq!(outside.growth(5 * SECOND, 16, 32), 16);
+        outside.changed(8 * SECOND, 0.040, 0.107);
         outside.note(9 * SECOND, &seen(16.0, 150.0), 1.0);
-        assert!(outside.wants_probe(9 * SECOND));
         assert_eq!(outside.growth(9 * SECOND, 16, 32), 16);
-        let left = outside.probe_to(16);
-        assert!((6..=7).contains(&left), "{left}: as many as have gone by the rate");
-        outside.probed(10 * SECOND, Verdict::Needed, 6.0);
+        let left = outside.fewer(16, &seen(16.0, 150.0)).expect("a look tells");
+        assert!((6..=7).contains(&left), "{left}: as many as have gone by the time in service");
+        outside.tried(Verdict::Needed, (left as f64 / 16.0, 0.4), 6.0);
         assert_eq!(outside.growth(10 * SECOND, 16, 32), 32, "it is slow by itself");
     }
 
     #[test]
-    fn a_probe_says_what_its_items_can_tell() {
-        assert_eq!(Outside::verdict(0.75, 0.75, 400.0, false), Some(Verdict::Needed));
-        assert_eq!(Outside::verdict(0.75, 1.1, 400.0, false), Some(Verdict::Full));
-        assert_eq!(Outside::verdict(0.75, 0.95, 400.0, false), None, "more items may tell");
-        assert_eq!(Outside::verdict(0.75, 0.95, 400.0, true), Some(Verdict::Unclear));
-        assert_eq!(Outside::verdict(0.75, 0.5, 10.0, false), None, "ten items say nothing");
+    fn a_look_says_what_its_items_can_tell() {
+        let of = |left, kept, done, is_over| Outside::verdict(left, kept, (4000.0, done), is_over);
+        assert_eq!(of(0.75, 0.75, 400.0, false), Some(Verdict::Needed));
+        assert_eq!(of(0.75, 1.1, 400.0, false), Some(Verdict::Useless));
+        assert_eq!(of(0.75, 0.92, 400.0, false), None, "more items may tell");
+        assert_eq!(of(0.75, 0.92, 400.0, true), Some(Verdict::Unclear));
+        assert_eq!(of(0.75, 0.5, 10.0, false), None, "ten items say nothing");
+        assert_eq!(of(1.35, 1.35, 2000.0, false), Some(Verdict::Needed));
+        assert_eq!(of(1.35, 1.0, 4000.0, false), Some(Verdict::Useless));
     }
 
     #[test]

@@ -94,6 +94,11 @@ impl Refusals {
         self.bad.is_some()
     }
 
+    /// The fewest that were refused.
+    pub(super) fn fewest(&self) -> Option<usize> {
+        self.bad
+    }
+
     /// So many asked and nobody was refused, if it was so for long enough.
     pub(super) fn hold(&mut self, at: Duration, cap: usize) {
         let is_quiet = at.saturating_sub(self.stepped) >= QUIET;

@@ -6,12 +6,9 @@ use super::{
     super::{
         decision::{Decision, Survey, Why},
         measure::{Estimate, Snapshot},
-        outside::{Outside, Verdict},
         solve::{Bound, Demand, Solution, solve},
     },
-    CORES_SATURATED, Controller, LEAST_SLACK, MOST_SLACK, RAISE_AGAIN, SATURATED, SHRINK_AFTER,
-    TICK, TICK_AT_FIRST, TRIM_AT_MOST, YOUNG,
-    stage::Experiment,
+    CORES_SATURATED, Controller, MOST_SLACK, SATURATED, SHRINK_AFTER, TICK, TICK_AT_FIRST, YOUNG,
 };
 
 /// What a decision is made of.
@@ -32,23 +29,17 @@ impl Controller {
         seconds: f64,
     ) -> Vec<Decision> {
         let at = view.now.at;
+        if let Some(decisions) = self.refused(at, survey) {
+            if self.experiment.take().is_some() {
+                self.tries.note(at, false);
+            }
+            return decisions;
+        }
         if let Some(decisions) = self.resolve(view, survey, seconds) {
             return decisions;
         }
-        if let Some(decisions) = self.refused(at, survey) {
+        if let Some(decisions) = self.judge(view, survey) {
             return decisions;
-        }
-        let mut cut = Vec::new();
-        for (place, stage) in self.stages.iter_mut().enumerate() {
-            let Some(seen) = survey.estimates[place].as_ref() else { continue };
-            let is_outside = seen.cpu_share() <= 0.7 && !stage.bounds.is_fixed;
-            if is_outside && stage.outside.judge(at, seen.spread) {
-                let to = stage.outside.limit(stage.workers);
-                cut.push((place, to));
-            }
-        }
-        if cut.iter().any(|&(place, to)| to < self.stages[place].workers) {
-            return self.set(cut, Why::Full);
         }
         let (used, reach) = self.used(view, survey);
         if let Some(decisions) = self.grow(view, reach) {
@@ -60,7 +51,7 @@ impl Controller {
         if let Some(decisions) = self.shrink(view) {
             return decisions;
         }
-        self.experiment_with(view, survey, used)
+        self.try_something(view, survey, used)
     }
 
     /// Where what bounds the rate is not used to the full, and more of it is
@@ -88,12 +79,12 @@ impl Controller {
         self.use_since = (0.0, 0.0);
         let (mean, at) = (sum / time, view.now.at);
         self.is_used = mean >= full;
-        if let Some(before) = self.before_raise.take()
-            && mean < before + 0.01
-        {
-            self.no_raise = (at + self.no_raise.1, (self.no_raise.1 * 2).min(6 * RAISE_AGAIN));
+        if let Some(before) = self.before_raise.take() {
+            self.is_vain = mean < before + 0.01;
+            self.tries.note(at, !self.is_vain);
         }
-        if self.is_used || at < self.no_raise.0 {
+        let is_time = at >= self.tries.at || view.age < YOUNG;
+        if self.is_used || self.is_vain || !is_time {
             return None;
         }
         let slack = self.slack;
@@ -106,10 +97,9 @@ impl Controller {
             // One more of many would tell nothing.
             if decisions.iter().any(|it| it.to as f64 >= 1.1 * it.from as f64 + 0.5) {
                 self.before_raise = Some(mean);
-                if self.is_trimmed {
+                if std::mem::take(&mut self.is_trimmed) {
                     // The trim was one too many.
-                    self.is_trimmed = false;
-                    self.trims_later(at);
+                    self.tries.note(at, false);
                 }
                 return Some(decisions);
             }
@@ -120,7 +110,7 @@ impl Controller {
     }
 
     /// How much of what bounds the rate is used: of what is there, and of what may be.
-    fn used(&self, view: &View<'_>, survey: &Survey) -> (f64, f64) {
+    pub(super) fn used(&self, view: &View<'_>, survey: &Survey) -> (f64, f64) {
         match view.solution.bound {
             Bound::Cores => (survey.cores_used / survey.cores, survey.cores_used / survey.cores),
             Bound::Stage(place) => {
@@ -181,70 +171,7 @@ impl Controller {
         (!cut.is_empty()).then(|| self.set(cut, Why::Refused))
     }
 
-    /// Tries whether fewer workers do as well.
-    fn experiment_with(&mut self, view: &View<'_>, survey: &Survey, used: f64) -> Vec<Decision> {
-        let at = view.now.at;
-        if view.age < YOUNG / 2 || self.experiment.is_some() {
-            return Vec::new();
-        }
-        let is_loaded = survey.cores_used > 0.9 * survey.cores;
-        for place in 0..self.stages.len() {
-            let stage = &self.stages[place];
-            let Some(seen) = survey.estimates[place].as_ref() else { continue };
-            let hides = is_loaded && view.now.stages[place].waiting_for_core.is_none();
-            let may = !stage.bounds.is_fixed
-                && view.solution.bound == Bound::Stage(place)
-                && stage.workers >= 4
-                && seen.cpu_share() <= 0.5
-                && seen.starved + seen.blocked < 0.1
-                && !hides
-                && stage.outside.wants_probe(at);
-            if let Some((rate, done)) = stage.outside.rate_at(seen.in_service)
-                && may
-                && done >= 60.0
-            {
-                let before = stage.workers;
-                self.experiment = Some(Experiment::Probe {
-                    stage: place,
-                    before,
-                    rate,
-                    seen: Estimate::default(),
-                    seconds: 0.0,
-                    until: at + Duration::from_secs(3),
-                });
-                let to = stage.outside.probe_to(before);
-                return self.set(vec![(place, to)], Why::Probe);
-            }
-        }
-        let quiet = at.saturating_sub(self.steady_since) >= Duration::from_secs(2);
-        let may_trim = self.is_used || at < self.no_raise.0;
-        if quiet && may_trim && at >= self.trim_at && self.slack > LEAST_SLACK {
-            let slack = self.slack;
-            self.slack = (slack * 0.7).max(LEAST_SLACK);
-            let solution = solve(&self.demands_again(view), view.cores, self.slack);
-            let fewer: Vec<_> = (0..self.stages.len())
-                .filter(|&place| !self.stages[place].bounds.is_fixed)
-                .map(|place| (place, solution.workers[place].min(self.stages[place].workers)))
-                .collect();
-            let before = self.workers();
-            let decisions = self.set(fewer, Why::Trim);
-            self.trim_at = at + self.trim_every;
-            // One of many is not worth a move.
-            let gone: usize = decisions.iter().map(|it| it.from - it.to).sum();
-            if (gone as f64) < 0.05 * before.iter().sum::<usize>() as f64 {
-                self.slack = slack;
-                return Vec::new();
-            }
-            if !decisions.is_empty() {
-                self.experiment =
-                    Some(Experiment::Trim { before, slack, used, seconds: 0.0, sum: 0.0 });
-            }
-            return decisions;
-        }
-        Vec::new()
-    }
-
-    fn demands_again(&self, view: &View<'_>) -> Vec<Demand> {
+    pub(super) fn demands_again(&self, view: &View<'_>) -> Vec<Demand> {
         let visits = self.visits();
         (0..self.stages.len())
             .map(|place| {
@@ -254,84 +181,8 @@ impl Controller {
             .collect()
     }
 
-    /// Ends the experiment under way if it has an outcome; `None` lets other decisions be made.
-    fn resolve(&mut self, view: &View<'_>, survey: &Survey, seconds: f64) -> Option<Vec<Decision>> {
-        let at = view.now.at;
-        match self.experiment.take()? {
-            Experiment::Grown { before, rates } => {
-                if !rates.is_surely_better_than(&self.rates) {
-                    return None;
-                }
-                let back: Vec<_> = before.into_iter().enumerate().collect();
-                for &(place, workers) in &back {
-                    let stage = &mut self.stages[place];
-                    if stage.workers > workers {
-                        stage.worse = Some((stage.workers, at + Duration::from_secs(10)));
-                    }
-                }
-                let rates = std::mem::take(&mut self.rates);
-                self.experiment = Some(Experiment::Reverted { rates });
-                Some(self.set(back, Why::Slower))
-            }
-            Experiment::Reverted { rates } => {
-                if self.rates.mean() < 1.05 * rates.mean() {
-                    // It is as slow as with more: something else has happened.
-                    self.stages.iter_mut().for_each(|stage| stage.worse = None);
-                }
-                None
-            }
-            Experiment::Probe { stage: place, before, rate, mut seen, seconds: so_far, until } => {
-                let now = survey.estimates[place].unwrap_or_default();
-                let total = so_far + seconds;
-                seen.done += now.done;
-                seen.in_service = (seen.in_service * so_far + now.in_service * seconds) / total;
-                let left = self.stages[place].workers as f64 / before as f64;
-                let kept = seen.done / total / rate;
-                let Some(verdict) = Outside::verdict(left, kept, seen.done, at >= until) else {
-                    let seconds = total;
-                    self.experiment = Some(Experiment::Probe {
-                        stage: place,
-                        before,
-                        rate,
-                        seen,
-                        seconds,
-                        until,
-                    });
-                    return Some(Vec::new());
-                };
-                let stage = &mut self.stages[place];
-                stage.outside.probed(at, verdict, seen.in_service);
-                if verdict == Verdict::Full {
-                    return None;
-                }
-                Some(self.set(vec![(place, before)], Why::NoProbe))
-            }
-            Experiment::Trim { before, slack, used, seconds: so_far, sum } => {
-                let (now, _) = self.used(view, survey);
-                let (total, sum) = (so_far + seconds, sum + now * seconds);
-                if total < 1.0 {
-                    let seconds = total;
-                    self.experiment = Some(Experiment::Trim { before, slack, used, seconds, sum });
-                    return Some(Vec::new());
-                }
-                if sum / total >= used.min(CORES_SATURATED) - 0.01 {
-                    self.is_trimmed = true;
-                    return None;
-                }
-                self.slack = slack;
-                self.trims_later(at);
-                Some(self.set(before.into_iter().enumerate().collect(), Why::NoTrim))
-            }
-        }
-    }
-
-    fn trims_later(&mut self, at: Duration) {
-        self.trim_every = (self.trim_every * 3).min(TRIM_AT_MOST);
-        self.trim_at = at + self.trim_every;
-    }
-
     /// Makes decisions of those numbers that are new.
-    fn set(&self, wanted: Vec<(usize, usize)>, why: Why) -> Vec<Decision> {
+    pub(super) fn set(&self, wanted: Vec<(usize, usize)>, why: Why) -> Vec<Decision> {
         let differs = |&(place, to): &(usize, usize)| {
             let stage = &self.stages[place];
             !stage.bounds.is_fixed && to != stage.workers && to > 0
@@ -347,8 +198,7 @@ impl Controller {
             let stage = &mut self.stages[decision.stage];
             stage.workers = decision.to;
             stage.idle = None;
-            stage.base = None;
-            stage.changed_since = None;
+            stage.moved();
         }
         self.steady_since = now.at;
         self.use_since = (0.0, 0.0);
