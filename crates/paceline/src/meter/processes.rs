@@ -2,9 +2,11 @@
 //!
 //! The stage's loop says which there are, the conductor looks at them: CPU
 //! time by the clock of each process, which counts all its threads, and the
-//! time that its first thread had no core. What costs more to find out, its
-//! memory and the CPU time of processes that it has started itself, is looked
-//! at rarely, unless there are such.
+//! time that its first thread had no core. That is a file to be read, so only
+//! a few processes are asked for it in a look, in turns: sums only grow, and
+//! what comes later is not lost. What costs more to find out, the memory of a
+//! process and the CPU time of those that it has started itself, is looked at
+//! rarely and of one at a time, unless there are such.
 
 use std::{collections::BTreeMap, fs, sync::Mutex, time::Duration};
 
@@ -12,8 +14,11 @@ use paceline_process::Group;
 
 use crate::sync::lock;
 
-/// How often the dear things are looked at.
-const RARELY: Duration = Duration::from_secs(1);
+/// How often the dear things of one process are looked at.
+const RARELY: Duration = Duration::from_millis(250);
+
+/// How many processes a look asks how long they had no core, some more or less.
+const ASKED: usize = 8;
 
 /// The worker processes of a stage.
 #[derive(Debug, Default)]
@@ -26,9 +31,9 @@ struct Known {
     left: Used,
     /// How long the last took to begin.
     start: Option<Duration>,
-    /// The most memory that one has resident.
-    memory: Option<u64>,
-    rarely: Option<Duration>,
+    /// When the dear things are looked at, and of the process from which number on.
+    rarely: Option<(Duration, u32)>,
+    turn: usize,
 }
 
 #[derive(Debug)]
@@ -39,6 +44,8 @@ struct Process {
     seen: Used,
     /// CPU time of processes that it has started.
     others: Duration,
+    /// What it has resident.
+    memory: Option<u64>,
 }
 
 /// Time on a core, and time without one though there was work.
@@ -71,11 +78,13 @@ impl Used {
 }
 
 impl Process {
-    fn look(&mut self) {
+    fn look(&mut self, asks: bool) {
         // Reaped: what was seen last counts.
         let Some(cpu) = self.group.cpu() else { return };
-        let queued = queued(self.group.id()).unwrap_or(self.seen.queued);
-        self.seen = Used { cpu: self.seen.cpu.max(cpu + self.others), queued };
+        self.seen.cpu = self.seen.cpu.max(cpu + self.others);
+        if asks && let Some(queued) = queued(self.group.id()) {
+            self.seen.queued = queued;
+        }
     }
 
     fn used(&self) -> Used {
@@ -88,8 +97,8 @@ impl Processes {
     /// start on: that has to be done again and again.
     pub(crate) fn started(&self, group: Group, is_replacement: bool) {
         let before = is_replacement.then(Used::default);
-        let (seen, others) = (Used::default(), Duration::ZERO);
-        lock(&self.0).there.insert(group.id(), Process { group, before, seen, others });
+        let (seen, others, memory) = (Used::default(), Duration::ZERO, None);
+        lock(&self.0).there.insert(group.id(), Process { group, before, seen, others, memory });
     }
 
     /// It begins with its work, `start` after its own beginning if that is known.
@@ -99,7 +108,7 @@ impl Processes {
         if let Some(process) = known.there.get_mut(&id)
             && process.before.is_none()
         {
-            process.look();
+            process.look(true);
             process.before = Some(process.seen);
         }
     }
@@ -108,7 +117,7 @@ impl Processes {
     pub(crate) fn left(&self, id: u32) {
         let mut known = lock(&self.0);
         if let Some(mut process) = known.there.remove(&id) {
-            process.look();
+            process.look(true);
             known.left.add(process.used());
         }
     }
@@ -116,20 +125,39 @@ impl Processes {
     /// Looks at all of them.
     pub(crate) fn look(&self, now: Duration) -> Seen {
         let mut known = lock(&self.0);
-        let is_rare = known.rarely.is_none_or(|at| now >= at);
-        if is_rare {
-            known.rarely = Some(now + RARELY);
-            known.memory = known.there.keys().filter_map(|id| memory(*id)).max();
-        }
-        let mut used = known.left;
-        for (id, process) in &mut known.there {
-            if is_rare || !process.others.is_zero() {
+        known.look_at_dear(now);
+        let turns = known.there.len().div_ceil(ASKED).max(1);
+        known.turn = (known.turn + 1) % turns;
+        let (turn, mut used) = (known.turn, known.left);
+        // What one of them does the others do too.
+        let start_some = known.there.values().any(|process| !process.others.is_zero());
+        for (index, (id, process)) in known.there.iter_mut().enumerate() {
+            if start_some {
                 process.others = process.others.max(super::others_cpu(*id));
             }
-            process.look();
+            process.look(index % turns == turn);
             used.add(process.used());
         }
-        Seen { used, start: known.start, memory: known.memory }
+        let memory = known.there.values().filter_map(|process| process.memory).max();
+        Seen { used, start: known.start, memory }
+    }
+}
+
+impl Known {
+    /// Looks at what is dear to find out, of the next process.
+    fn look_at_dear(&mut self, now: Duration) {
+        let from = match self.rarely {
+            Some((at, _)) if now < at => return,
+            Some((_, from)) => from,
+            None => 0,
+        };
+        let next = self.there.range(from..).next().or(self.there.first_key_value());
+        let Some(id) = next.map(|(id, _)| *id) else { return };
+        self.rarely = Some((now + RARELY, id.saturating_add(1)));
+        if let Some(process) = self.there.get_mut(&id) {
+            process.memory = memory(id);
+            process.others = process.others.max(super::others_cpu(id));
+        }
     }
 }
 

@@ -247,6 +247,16 @@ fn a_stage_that_runs_out_of_items_keeps_the_workers_it_had() {
 }
 
 #[test]
+fn a_run_whose_first_workers_were_slow_to_start_is_young_when_they_have() {
+    let slow = |at: f64, now: &mut Snapshot| {
+        now.stages[1].starting = usize::from(at < 4.0);
+        now.stages[1].start = Some(Duration::from_secs(4));
+    };
+    assert_eq!(workers_after(3.9, slow), 2);
+    assert_eq!(workers_after(5.0, slow), 32, "two steps in a second, of four times as many");
+}
+
+#[test]
 fn nothing_is_decided_while_workers_start() {
     let starting = |at: f64, now: &mut Snapshot| now.stages[1].starting = usize::from(at < 2.0);
     assert_eq!(workers_after(1.9, starting), 2);
