@@ -111,6 +111,25 @@ fn a_cancelled_run_ends_its_workers_and_leaves_their_items_unfinished() {
 }
 
 #[test]
+fn a_cancel_that_comes_while_items_are_handed_out_is_not_missed() {
+    limited(|| {
+        // The second item is on its way when the first is seen, and nothing happens after.
+        for _ in 0..40 {
+            let stop = Stop::new();
+            let seen = stop.clone();
+            let summary = stage(["say a", "hang", "hang"], server(Framing::Lines, &[]))
+                .workers(2)
+                .stop(&stop)
+                .for_each(move |_| seen.cancel())
+                .run()
+                .unwrap();
+            assert_eq!((summary.ok, summary.unfinished), (1, 2));
+        }
+        assert_nothing_left();
+    });
+}
+
+#[test]
 fn a_halted_run_finishes_what_workers_have_in_hand() {
     limited(|| {
         for framing in FRAMINGS {

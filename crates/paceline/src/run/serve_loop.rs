@@ -100,6 +100,9 @@ pub(crate) struct ServeLoop<'s, In, X: Exchange<In>> {
     inbox: Held<In>,
     has_ended: bool,
     is_cancelled: bool,
+    /// The level of stopping and the number of workers that were acted on: the
+    /// wait is for others, also for those that have come since.
+    seen: (StopLevel, usize),
     /// Since when starting a worker has lacked something, and when it is tried again.
     lacking: Option<(Duration, Duration)>,
     /// The timer that is set. Earlier than it need be at times: setting one wakes another thread.
@@ -130,6 +133,7 @@ where
             inbox: Held::new(core.ledger.clone(), Some(stage.counters.clone())),
             has_ended: false,
             is_cancelled: false,
+            seen: (StopLevel::None, 0),
             lacking: None,
             timer: None,
         }
@@ -138,7 +142,7 @@ where
     pub(crate) async fn run(mut self, mut outlet: Box<dyn Outlet<X::Out> + 's>) {
         if self.serve.framing == Framing::Frames && self.core.stop.level() < StopLevel::Drain {
             // Its imports take time, and should they fail nothing need have been done.
-            self.make_seats();
+            self.make_seats(1);
             self.start_worker(0);
         }
         let mut turns = 0;
@@ -241,17 +245,18 @@ where
     }
 
     fn obey_stop(&mut self) {
-        if self.level() >= StopLevel::Halt {
+        let level = self.level();
+        self.seen.0 = level;
+        if level >= StopLevel::Halt {
             self.desk.leave_pending();
         }
-        if self.level() >= StopLevel::Cancel && !self.is_cancelled {
+        if level >= StopLevel::Cancel && !self.is_cancelled {
             self.is_cancelled = true;
             (0..self.seats.len()).for_each(|seat| self.lose(seat, Why::Stopped));
         }
     }
 
-    fn make_seats(&mut self) {
-        let target = self.stage.target.load(Ordering::Acquire);
+    fn make_seats(&mut self, target: usize) {
         while self.seats.len() < target {
             self.seats.push(Seat {
                 state: State::Empty,
@@ -265,9 +270,10 @@ where
     /// Dismisses workers that have done their part, and starts those there is
     /// work for; tells whether there are more to be started.
     fn staff(&mut self) -> bool {
-        self.make_seats();
-        let now = self.core.clock.now();
         let target = self.stage.target.load(Ordering::Acquire);
+        self.seen.1 = target;
+        self.make_seats(target);
+        let now = self.core.clock.now();
         let keeps = if self.stage.settings.workers.is_auto() { KEPT } else { Duration::ZERO };
         for index in 0..self.seats.len() {
             let seat = &mut self.seats[index];
@@ -433,6 +439,8 @@ where
                 && self.desk.look(index, worker, self.serve);
             has_moved |= has_more;
             let late = late.filter(|_| !has_more);
+            // What one who is lost had not begun may be sent to others.
+            has_moved |= trouble.is_some() || over || late.is_some();
             if let Some(why) = trouble {
                 self.lose(index, why);
             } else if over {
@@ -503,9 +511,8 @@ where
     /// Waits until there is something to do.
     async fn wait(&mut self) {
         self.set_timer();
-        let (stage, level) = (self.stage, self.level());
+        let (stage, (level, target)) = (self.stage, self.seen);
         let most = if self.has_ended { 0 } else { self.wanted() };
-        let target = stage.target.load(Ordering::Acquire);
         let Self { inbox, seats, leaving, timer, .. } = self;
         let mut popped = (most > 0).then(|| stage.queue.pop_batch_async(inbox, most));
         let next_level = if level < StopLevel::Halt { StopLevel::Halt } else { StopLevel::Cancel };
