@@ -167,6 +167,13 @@ impl Clock {
         key
     }
 
+    /// Has a timer that is set wake `waker`; `false` if it has fired.
+    fn keep(&self, key: (Duration, u64), waker: &Waker) -> bool {
+        let mut timers = lock(&self.0.timers);
+        let set = timers.due.get_mut(&key);
+        set.map(|set| set.clone_from(waker)).is_some()
+    }
+
     pub(crate) fn unset(&self, key: (Duration, u64)) {
         lock(&self.0.timers).due.remove(&key);
     }
@@ -251,11 +258,13 @@ impl Future for Timer {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if let Some(key) = self.key.take() {
-            self.clock.unset(key);
-        }
         if self.clock.now() >= self.due {
+            self.end();
             return Poll::Ready(());
+        }
+        // It stays where it is: to set it again would wake the conductor each time.
+        if self.key.is_some_and(|key| self.clock.keep(key, context.waker())) {
+            return Poll::Pending;
         }
         let key = self.clock.set(self.due, context.waker().clone());
         self.key = Some(key);
@@ -267,11 +276,17 @@ impl Future for Timer {
     }
 }
 
-impl Drop for Timer {
-    fn drop(&mut self) {
+impl Timer {
+    fn end(&mut self) {
         if let Some(key) = self.key.take() {
             self.clock.unset(key);
         }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -373,6 +388,25 @@ mod tests {
             assert_eq!(clock.timers(), 1);
         }
         assert_eq!(clock.timers(), 0);
+    }
+
+    #[test]
+    fn a_timer_that_is_polled_again_wakes_its_new_waker_and_rings_once() {
+        let clock = Clock::manual();
+        let bell = Bell::here();
+        clock.add_bell(&bell);
+        let mut timer = pin!(clock.sleep(SECOND));
+        assert!(!is_ready(timer.as_mut()));
+        assert!(bell.has_rung());
+        bell.wait(None);
+        let woken = Bell::here();
+        let waker = Waker::from(woken.clone());
+        assert!(timer.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        assert!(!bell.has_rung());
+        assert_eq!(clock.timers(), 1);
+        clock.advance(SECOND);
+        assert!(woken.has_rung());
+        assert!(is_ready(timer.as_mut()));
     }
 
     #[test]

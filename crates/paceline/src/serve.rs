@@ -13,8 +13,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use paceline_process::SharedMemory;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -31,6 +32,13 @@ use crate::{
 
 /// Answers wait no longer than this for others to be sent with.
 const HELD_BACK: Duration = Duration::from_micros(200);
+
+/// Nor than this while there are more items in hand than answers, which take
+/// longer than [`SOON`].
+const HELD_LONG: Duration = Duration::from_millis(8);
+
+/// How long it takes until other items have come.
+const SOON: Duration = Duration::from_micros(500);
 
 /// Nor do more bytes of them.
 const MOST_HELD_BACK: usize = 64 * 1024;
@@ -262,8 +270,15 @@ struct Channel {
     slate_end: usize,
     /// How often answers were sent.
     flushes: u64,
-    /// Since when the output waits.
-    since: Option<Instant>,
+    /// Since when answers gather, and when they are seen to.
+    since: Instant,
+    look_at: Instant,
+    /// How many answers the output has.
+    held: u32,
+    /// One more than the id of the last item that has come whole.
+    last: u32,
+    /// Up to here the input has been looked through for it.
+    looked: usize,
 }
 
 impl Channel {
@@ -288,7 +303,11 @@ impl Channel {
             output: Vec::new(),
             slate_end: SLATE_HEAD,
             flushes: 0,
-            since: None,
+            since: Instant::now(),
+            look_at: Instant::now(),
+            held: 0,
+            last: 0,
+            looked: 0,
         })
     }
 
@@ -326,21 +345,51 @@ impl Channel {
                 return Ok(Some((id, begin..self.at)));
             }
             self.flush()?;
-            self.input.drain(..self.at);
-            self.at = 0;
-            let end = self.input.len();
-            self.input.resize(end + 64 * 1024, 0);
-            let read = loop {
-                match self.socket.read(&mut self.input[end..]) {
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    read => break read?,
-                }
-            };
-            self.input.truncate(end + read);
-            if read == 0 {
+            if !self.read()? {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads once, and waits until there is something; `false` at the end.
+    fn read(&mut self) -> io::Result<bool> {
+        self.input.drain(..self.at);
+        self.looked = self.looked.saturating_sub(self.at);
+        self.at = 0;
+        let end = self.input.len();
+        self.input.resize(end + 64 * 1024, 0);
+        let read = loop {
+            match self.socket.read(&mut self.input[end..]) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read,
+            }
+        };
+        self.input.truncate(end + read.as_ref().map_or(0, |read| *read));
+        if self.held == 0 {
+            self.gather_from(Instant::now());
+        }
+        while let Some((length, id, kind)) = read_head(&self.input[self.looked..])
+            && let Some(body) = self.input[self.looked + HEAD..].get(..length)
+        {
+            let batched = matches!(kind, kind::BYTES_BATCH | kind::JSON_BATCH);
+            let others = if batched { memchr_iter(0, body).count() } else { 0 };
+            self.last = id.wrapping_add(1 + others as u32);
+            self.looked += HEAD + length;
+        }
+        Ok(read? > 0)
+    }
+
+    /// Reads once if there is something to be read.
+    fn read_what_is_there(&mut self) -> io::Result<()> {
+        let mut socket = [PollFd::new(&self.socket, PollFlags::IN)];
+        if poll(&mut socket, Some(&Timespec::default())).is_ok_and(|ready| ready > 0) {
+            self.read()?;
+        }
+        Ok(())
+    }
+
+    fn gather_from(&mut self, now: Instant) {
+        (self.since, self.look_at) = (now, now + HELD_BACK);
     }
 
     /// Writes down how far the answers go, and then what is begun: as one
@@ -365,10 +414,28 @@ impl Channel {
             self.slate.write(self.slate_end, frame);
             self.slate_end += frame.len();
         }
-        let since = *self.since.get_or_insert_with(Instant::now);
-        if self.output.len() >= MOST_HELD_BACK || since.elapsed() >= HELD_BACK {
+        self.held += 1;
+        if self.output.len() >= MOST_HELD_BACK {
             self.flush()?;
+            self.gather_from(Instant::now());
+            return Ok(());
         }
+        let now = Instant::now();
+        if now < self.look_at {
+            return Ok(());
+        }
+        let next = id.wrapping_add(1);
+        if self.last.wrapping_sub(next) <= self.held {
+            self.read_what_is_there()?;
+        }
+        let left = self.last.wrapping_sub(next);
+        let work_left = now.duration_since(self.since) / self.held * left;
+        if left > self.held && work_left > SOON && now < self.since + HELD_LONG {
+            self.look_at = now + HELD_BACK;
+            return Ok(());
+        }
+        self.flush()?;
+        self.gather_from(Instant::now());
         Ok(())
     }
 
@@ -382,7 +449,7 @@ impl Channel {
             self.slate.set_number(place::SENT, self.flushes);
             self.slate.set_number(place::END, SLATE_HEAD as u64);
         }
-        self.since = None;
+        self.held = 0;
         Ok(())
     }
 }

@@ -132,6 +132,11 @@ impl Bell {
         }
     }
 
+    /// Whether it was rung since the last wait.
+    pub(crate) fn has_rung(&self) -> bool {
+        self.rung.load(Ordering::Relaxed)
+    }
+
     /// Waits until it is rung or `limit` has passed. Only for the bell's own thread.
     pub(crate) fn wait(&self, limit: Option<Duration>) {
         if !self.rung.load(Ordering::SeqCst) {
@@ -178,8 +183,9 @@ fn block_until<F: Future>(future: F, end: Option<Instant>) -> Option<F::Output> 
         }
         // The other side is often about to hand over: giving up the core a
         // few times is cheaper than a sleep and a wake.
+        let yielding = Instant::now();
         for _ in 0..if was_long { 0 } else { YIELDS } {
-            if bell.rung.load(Ordering::Relaxed) {
+            if bell.has_rung() {
                 break;
             }
             thread::yield_now();
@@ -190,7 +196,7 @@ fn block_until<F: Future>(future: F, end: Option<Instant>) -> Option<F::Output> 
             return None;
         }
         bell.wait(left);
-        was_long = begun.elapsed() > LONG;
+        was_long = begun.elapsed() > LONG || begun - yielding > TURN;
     }
 }
 
@@ -198,6 +204,11 @@ fn block_until<F: Future>(future: F, end: Option<Instant>) -> Option<F::Output> 
 // As in the queue. With yields at every wait the sink of short jobs had four a job in vain, and
 // each let a job's process go first.
 const LONG: Duration = Duration::from_micros(50);
+
+/// Nor is it when the turns of others took longer than this: they compute, and
+/// who is woken has the core before them, who has yielded after.
+// With yields all the same the sink of two processes that compute had ten for each of its waits.
+const TURN: Duration = Duration::from_millis(1);
 
 /// 4: more gained nothing on two cores with three stages (benches).
 const YIELDS: usize = 4;

@@ -334,6 +334,31 @@ def f(x):
 }
 
 #[test]
+fn r64_4_answers_that_gather_outlive_python_and_no_item_is_done_twice() {
+    let module = "\
+import os, signal, time
+log = os.open('log', os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+def f(x):
+    os.write(log, x.encode() + b'\\n')
+    time.sleep(0.0005)
+    if x.endswith('77'): os.kill(os.getpid(), signal.SIGKILL)
+    return x
+";
+    each_python(module, "", |world| {
+        let items: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+        let ended = world.run([] as [&str; 0]).input(items.join("\n")).end();
+        let is_whole = |item: &&str| !item.ends_with("77");
+        let whole: Vec<_> = items.iter().map(String::as_str).filter(is_whole).collect();
+        assert_eq!(ended.lines(), whole);
+        let log = world.read("log");
+        let mut done: Vec<_> = log.lines().collect();
+        done.sort_by_key(|item| item.parse::<u32>().unwrap());
+        assert_eq!(done, items);
+        ended.exits(1).counts(300, 297, 3, 0);
+    });
+}
+
+#[test]
 fn python_gets_each_of_a_batch_of_json_items_by_itself() {
     for python in pythons() {
         let world = World::with(&format!(

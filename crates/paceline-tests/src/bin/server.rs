@@ -117,6 +117,18 @@ fn obey(order: &str) -> Answer {
             while used() < until {}
             Answer::Say(argument)
         }
+        // Writes into a file, takes its time, and says how often that file was written into.
+        "log" => {
+            let (path, number) = argument.split_once(' ').unwrap_or((&argument, ""));
+            let log = fs::File::options().create(true).append(true).open(path);
+            match log.and_then(|mut log| log.write_all(b"x")) {
+                Ok(()) => {
+                    obey(&format!("factors {number}"));
+                    Answer::Say(fs::metadata(path).map_or(0, |log| log.len()).to_string())
+                }
+                Err(error) => Answer::Fail(error.to_string()),
+            }
+        }
         "length" => Answer::Say(order.len().to_string()),
         _ => Answer::Fail(format!("no such order: {word}")),
     }

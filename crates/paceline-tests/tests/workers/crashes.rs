@@ -323,28 +323,57 @@ fn r64_5_a_hang_among_quick_items_is_blamed_on_the_item_that_hangs() {
 #[test]
 fn an_answer_is_given_out_while_the_item_behind_it_takes_its_time() {
     limited(|| {
+        // Many are sent at once when the worker reads, and the answer before that is on the slate
+        // alone: it reads until that answer has come here.
+        for (items, before) in [(3000, "say quick"), (60, "factors 100003")] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("fifo");
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            let kind = rustix::fs::FileType::Fifo;
+            rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+            let reading = format!("read {}", path.display());
+            let orders = std::iter::repeat_n(before.to_owned(), items);
+            let orders = orders.chain(["say before".to_owned(), reading, "say end".to_owned()]);
+            let mut seen = Vec::new();
+            stage(orders, server(Framing::Frames, &[]))
+                .workers(1)
+                .for_each(|answer| {
+                    if answer == "before" {
+                        std::fs::write(&path, "read").unwrap();
+                    }
+                    seen.push(answer);
+                })
+                .run()
+                .unwrap();
+            assert_eq!(seen.len(), items + 3);
+            assert_eq!(seen[items..], ["before", "read", "end"]);
+            assert_nothing_left();
+        }
+    });
+}
+
+#[test]
+fn f19_answers_that_gather_outlive_the_worker_and_no_item_is_begun_twice() {
+    limited(|| {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("fifo");
-        let mode = rustix::fs::Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        // Quick ones first, so that many are sent at once; the last of them is written down when
-        // the worker reads, which it does until its answer has come here.
-        let quick = (0..3000).map(|n| format!("say {n}"));
-        let orders = quick.chain([format!("read {}", path.display()), "say end".to_owned()]);
-        let mut seen = Vec::new();
-        stage(orders, server(Framing::Frames, &[]))
-            .workers(1)
-            .for_each(|answer| {
-                if answer == "2999" {
-                    std::fs::write(&path, "read").unwrap();
-                }
-                seen.push(answer);
-            })
-            .run()
-            .unwrap();
-        assert_eq!(seen.len(), 3002);
-        assert_eq!(seen[2999..], ["2999", "read", "end"]);
-        assert_nothing_left();
+        // Slow enough that their answers gather for milliseconds, and the worker dies of every
+        // fortieth.
+        let order = |n: usize| match n % 40 {
+            39 => "kill".to_owned(),
+            _ => format!("log {} 30011", folder.path().join(n.to_string()).display()),
+        };
+        let (outcomes, summary) = obey((0..400).map(order), server(Framing::Frames, &[]));
+        for (n, outcome) in outcomes.iter().enumerate() {
+            match outcome {
+                Ok(begun) => assert_eq!((begun.as_str(), n % 40 < 39), ("1", true), "{n}"),
+                Err(failure) => assert_eq!((failure.attempts(), n % 40), (1, 39)),
+            }
+        }
+        assert_eq!(summary.account(), "in 400 = ok 390 + failed 10 + unfinished 0");
+        let logs = std::fs::read_dir(folder.path()).unwrap();
+        for log in logs.map(|log| std::fs::read(log.unwrap().path()).unwrap()) {
+            assert_eq!(log, b"x");
+        }
     });
 }
 

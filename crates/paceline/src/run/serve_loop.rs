@@ -50,10 +50,18 @@ mod desk;
 mod farewell;
 mod worker;
 
-/// How much work one worker is sent at once: waking it takes a twentieth of
-/// a millisecond, and an item that waits behind others longer than this could
-/// have been done elsewhere.
-const IN_HAND: Duration = Duration::from_millis(2);
+/// How much work one worker is sent at once: waking it, and us with its
+/// answers, takes a twentieth of a millisecond each, which others compute
+/// with. An item that waits behind others longer than this could have been
+/// done elsewhere.
+const IN_HAND: Duration = Duration::from_millis(20);
+
+/// Of items that take longer than this a worker has no more than its share of
+/// what is left.
+const SLOW: Duration = Duration::from_micros(100);
+
+/// When a worker is looked at that says nothing although it may have answers.
+const SILENT: Duration = Duration::from_millis(20);
 
 /// How soon a start that lacked something is tried again, and for how long.
 const LACKING: Duration = Duration::from_millis(20);
@@ -288,12 +296,13 @@ where
                 self.lose(index, Why::Dismissed);
             }
         }
-        if self.level() >= StopLevel::Halt || self.lacking.is_some_and(|(_, again)| now < again) {
+        let must_wait = self.lacking.is_some_and(|(_, again)| now < again);
+        if self.desk.pending.is_empty() || self.level() >= StopLevel::Halt || must_wait {
             return false;
         }
-        let limit = self.stage.chunk_limit();
+        let (limit, share) = (self.stage.chunk_limit(), self.share(target));
         let open = self.seats.iter().take(target).filter(|seat| !seat.is_empty());
-        let mut room: usize = open.map(|seat| seat.room(limit, self.serve)).sum();
+        let mut room: usize = open.map(|seat| seat.room_in_share(limit, share, self.serve)).sum();
         let mut started = 0;
         for index in 0..target {
             if room >= self.desk.pending.len() {
@@ -389,11 +398,12 @@ where
         let limit = self.stage.chunk_limit();
         let target = self.stage.target.load(Ordering::Acquire);
         let now = self.core.clock.now();
+        let share = self.share(target);
         while let Some(task) = self.desk.pending.pop_front() {
             let ready = self.seats.iter().take(target).enumerate().filter_map(|(index, seat)| {
                 let State::Taken(worker) = &seat.state else { return None };
                 let fits = worker.is_ready
-                    && worker.room(limit, self.serve) > 0
+                    && seat.room_in_share(limit, share, self.serve) > 0
                     && (!task.is_alone || worker.in_flight.is_empty());
                 fits.then_some((worker.in_flight.len(), index))
             });
@@ -408,6 +418,17 @@ where
             self.desk.answer_for(index);
             self.desk.send(task, &attempt, worker, now);
         }
+    }
+
+    /// How many of the items that are here there are for each worker, 1 at least:
+    /// near the end of the input none has many while another has nothing to do.
+    fn share(&self, target: usize) -> usize {
+        let in_flight = self.seats.iter().map(|seat| match &seat.state {
+            State::Taken(worker) => worker.in_flight.len(),
+            State::Empty | State::Leaving => 0,
+        });
+        let here = self.desk.pending.len() + self.stage.queue.depth() + in_flight.sum::<usize>();
+        (here / target.max(1)).max(1)
     }
 
     /// Moves bytes for all workers and settles what they have answered; tells
@@ -574,6 +595,17 @@ impl<In> Seat<In> {
             State::Empty => 1,
             State::Taken(worker) => worker.room(limit, serve),
             State::Leaving => 0,
+        }
+    }
+
+    /// As [`room`](Self::room), but of slow items no more than a share of what there is.
+    fn room_in_share(&self, limit: usize, share: usize, serve: &Serve) -> usize {
+        let room = self.room(limit, serve);
+        match &self.state {
+            State::Taken(worker) if worker.is_ready && worker.is_slow() => {
+                room.min(share.saturating_sub(worker.in_flight.len()))
+            }
+            _ => room,
         }
     }
 }

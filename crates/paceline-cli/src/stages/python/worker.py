@@ -22,6 +22,10 @@ SLATE_HEAD = 32
 SLATE_SIZE = 256 * 1024
 # Answers wait no longer than this for others to be sent with.
 HELD_BACK = 0.0002
+# Nor than this while there are more items in hand than answers, which take
+# longer than it takes until others have come.
+HELD_LONG = 0.008
+SOON = 0.0005
 # The clock is read after so many items while they take less than this together.
 LOOK_AFTER = 8
 QUICK = 0.00002
@@ -136,6 +140,7 @@ class Channel:
         # What is read goes here first: a new place for each read takes longer than the read.
         self.room = memoryview(bytearray(CHUNK))
         self.data = b""
+        self.poll = None
 
     def write(self, body):
         body = memoryview(body)
@@ -233,7 +238,21 @@ class Channel:
             self.marks[SENT] += 1
             self.end = self.marks[END] = SLATE_HEAD
 
-    def requests(self):
+    def more(self):
+        """The whole requests that can be had without a wait."""
+        if self.poll is None:
+            # Not before it is needed: importing it takes longer than many a stage.
+            import select
+
+            poll = select.poll()
+            poll.register(self.fd, select.POLLIN)
+            self.poll = poll.poll
+        # What is left of one may be large, and wait for more.
+        if self.data or not self.poll(0):
+            return []
+        return self.requests(False) or []
+
+    def requests(self, waits=True):
         """Reads once, and returns the requests that are whole; None at the end."""
         chunk = self.read(CHUNK)
         if not chunk:
@@ -246,7 +265,7 @@ class Channel:
             begin = at + head
             at = begin + length
             if at > size:
-                if not whole:
+                if not whole and waits:
                     # A large one: read the rest of it in pieces of its size.
                     data = self.rest(data, at - size)
                     if data is None:
@@ -270,6 +289,12 @@ class Channel:
         return b"".join(pieces)
 
 
+def end_of(requests):
+    """One more than the id of the last item in these, as far as ids are counted."""
+    first, kind, body = requests[-1]
+    return first + (1 if kind < BYTES_BATCH else body.count(b"\0") + 1)
+
+
 def serve(function, channel):
     """Calls a plain function, one item after the other.
 
@@ -277,15 +302,24 @@ def serve(function, channel):
     itself what takes a text and gives a text; a call would take longer.
     """
     marks, view, size, clock, begun = channel.marks, channel.view, SLATE_SIZE, time.monotonic, BEGUN
+    more = []
     while True:
-        whole = channel.requests()
-        if whole is None:
-            return
-        looked, look_at = clock(), 0
-        latest = looked + HELD_BACK
-        # Up to where an answer may be written here: nowhere if it is no text, or no batch of
-        # texts is open.
-        end, limit, given = channel.end, 0, None
+        if more:
+            whole, more = more, []
+        else:
+            # Up to where an answer may be written here: nowhere if it is no text, or no batch
+            # of texts is open.
+            channel.flush()
+            end, limit, given = channel.end, 0, None
+            whole = channel.requests()
+            if whole is None:
+                return
+            if not whole:
+                continue
+            sent = whole[0][0]
+            looked, look_at = clock(), 0
+            since, latest = looked, looked + HELD_BACK
+            last = end_of(whole)
         for number, kind, body in whole:
             call, ours = function, 1
             try:
@@ -325,14 +359,25 @@ def serve(function, channel):
                 # Reading the clock takes as long as a quick item.
                 look_at = number + LOOK_AFTER if now - looked < QUICK else 0
                 looked = now
-                if now >= latest:
-                    channel.end = end
-                    channel.flush()
-                    end, limit = channel.end, 0
-                    latest = clock() + HELD_BACK
+                if now < latest:
+                    continue
+                held, left = number - sent, last - number
+                if left <= held:
+                    came = channel.more()
+                    if came:
+                        more += came
+                        last = end_of(came)
+                        left = last - number
+                if left > held and left * (now - since) > SOON * held and now < since + HELD_LONG:
+                    latest = now + HELD_BACK
+                    continue
+                channel.end = end
+                channel.flush()
+                end, limit = channel.end, 0
+                since, sent = clock(), number
+                latest = since + HELD_BACK
         item = items = body = whole = result = data = None
         channel.end = end
-        channel.flush()
 
 
 def reading(kind, function):

@@ -7,7 +7,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use super::{IN_HAND, desk::Task};
+use super::{IN_HAND, SILENT, SLOW, desk::Task};
 use crate::{
     failure::Fault,
     worker::serve::{Framing, RemoteError, Serve, process::Process},
@@ -200,6 +200,11 @@ impl<In> Worker<In> {
         self.said_in_advance = Some(first.wrapping_sub(1));
     }
 
+    /// Whether its items take long, as far as is known.
+    pub(super) fn is_slow(&self) -> bool {
+        Duration::from_nanos(self.pace) >= SLOW
+    }
+
     /// Takes note that its slate is looked at.
     pub(super) fn was_looked_at(&mut self) {
         self.looks = (self.looks + 1).min(16);
@@ -212,7 +217,8 @@ impl<In> Worker<In> {
             && self.is_ready
             && !self.is_concurrent
             && self.in_flight.len() > 1;
-        may_have.then(|| self.since.saturating_add(2 * IN_HAND * (1 << self.looks)))
+        let silent = SILENT.max(2 * Duration::from_nanos(self.pace));
+        may_have.then(|| self.since.saturating_add(silent * (1 << self.looks)))
     }
 
     /// Since when the item answered first has been in hand.
@@ -226,13 +232,17 @@ impl<In> Worker<In> {
         self.since = now;
         self.looks = 0;
         if serve.framing == Framing::Json || !self.is_concurrent {
-            let nanos = u64::try_from(each.as_nanos()).unwrap_or(u64::MAX).max(1);
-            // Slower at once, quicker by and by.
-            self.pace =
-                if nanos > self.pace { nanos } else { (3 * self.pace).saturating_add(nanos) / 4 };
-            let fits = u64::try_from(IN_HAND.as_nanos()).unwrap_or(u64::MAX) / self.pace;
-            self.window =
-                usize::try_from(fits).unwrap_or(usize::MAX).clamp(1, self.window.saturating_mul(2));
+            let nanos = u64::try_from(each.as_nanos()).unwrap_or(u64::MAX).max(4);
+            // Much slower at once; else by and by, for others use the cores too.
+            self.pace = match nanos / 4 > self.pace {
+                true => nanos,
+                false => (3 * self.pace).saturating_add(nanos) / 4,
+            };
+            let pace = Duration::from_nanos(self.pace);
+            // Of those that fit at all one waits here, lest the worker be idle until it comes.
+            let least = if pace <= IN_HAND { 2 } else { 1 };
+            let fits = usize::try_from(IN_HAND.as_nanos() / pace.as_nanos()).unwrap_or(usize::MAX);
+            self.window = fits.max(least).min(self.window.saturating_mul(2));
         }
         self.is_used_up |= serve
             .max_memory

@@ -23,10 +23,8 @@ use std::{
 };
 
 use paceline_process::{Child, Exit, ExitWatch, Group, SharedMemory, Stderr, Stdin, Stdout};
-use tokio::net::{
-    UnixStream,
-    unix::pipe::{Receiver, Sender},
-};
+use rustix::{io::Errno, net::SendFlags};
+use tokio::net::unix::pipe::{Receiver, Sender};
 
 use super::{
     Framing, OnStderr, Serve,
@@ -45,45 +43,86 @@ const CHUNK: usize = 128 * 1024;
 /// How much of what a worker said last is kept for messages.
 const TAIL: usize = 4 * 1024;
 
-/// The way to a worker and back.
-enum Channel {
-    Socket(UnixStream),
-    Pipes(Sender, Receiver),
+/// The way to a worker and back: two pipes, or a socket.
+///
+/// The runtime watches the way back alone. Were it told of the other as well,
+/// a worker that reads its requests would wake us each time: that is watched
+/// only while it is full.
+struct Channel {
+    back: Receiver,
+    there: Way,
+    is_socket: bool,
+}
+
+/// The way to a worker. It never waits.
+enum Way {
+    Free(OwnedFd),
+    /// It was full, and is watched until all has been written.
+    Watched(Sender),
+    /// It could not be watched.
+    Lost,
 }
 
 impl Channel {
+    /// Of our end of a socket pair.
+    fn of_socket(socket: StdStream) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        // A socket is read as a pipe is, and a receiver does no more.
+        let back = Receiver::from_owned_fd_unchecked(socket.try_clone()?.into())?;
+        Ok(Self { back, there: Way::Free(socket.into()), is_socket: true })
+    }
+
+    /// Of our ends of two pipes.
+    fn of_pipes(there: OwnedFd, back: OwnedFd) -> io::Result<Self> {
+        rustix::io::ioctl_fionbio(&there, true)?;
+        let back = Receiver::from_owned_fd(back)?;
+        Ok(Self { back, there: Way::Free(there), is_socket: false })
+    }
+
     fn try_read(&self, room: &mut Vec<u8>) -> io::Result<usize> {
         room.reserve(CHUNK);
-        match self {
-            Self::Socket(socket) => socket.try_read_buf(room),
-            Self::Pipes(_, receiver) => receiver.try_read_buf(room),
-        }
+        self.back.try_read_buf(room)
     }
 
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Socket(socket) => socket.try_write(bytes),
-            Self::Pipes(sender, _) => sender.try_write(bytes),
-        }
-    }
-
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Socket(socket) => socket.as_fd(),
-            Self::Pipes(_, receiver) => receiver.as_fd(),
-        }
-    }
-
-    fn poll_ready(&self, writes: bool, cx: &mut Context<'_>) -> bool {
-        let (reads, writes) = match self {
-            Self::Socket(socket) => {
-                (socket.poll_read_ready(cx), writes.then(|| socket.poll_write_ready(cx)))
-            }
-            Self::Pipes(sender, receiver) => {
-                (receiver.poll_read_ready(cx), writes.then(|| sender.poll_write_ready(cx)))
-            }
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let is_socket = self.is_socket;
+        let write = |fd: BorrowedFd<'_>| match is_socket {
+            true => rustix::net::send(fd, bytes, SendFlags::NOSIGNAL),
+            false => rustix::io::write(fd, bytes),
         };
-        reads.is_ready() || writes.is_some_and(|writes| writes.is_ready())
+        match &self.there {
+            Way::Free(fd) => {
+                let written = write(fd.as_fd());
+                if written == Err(Errno::AGAIN)
+                    && let Way::Free(fd) = std::mem::replace(&mut self.there, Way::Lost)
+                {
+                    self.there = Way::Watched(Sender::from_owned_fd_unchecked(fd)?);
+                }
+                Ok(written?)
+            }
+            Way::Watched(sender) => sender.try_io(|| Ok(write(sender.as_fd())?)),
+            Way::Lost => Err(io::ErrorKind::BrokenPipe.into()),
+        }
+    }
+
+    /// Takes note that all has been written.
+    fn has_written(&mut self) {
+        if let Way::Watched(_) = &self.there
+            && let Way::Watched(sender) = std::mem::replace(&mut self.there, Way::Lost)
+            && let Ok(fd) = sender.into_nonblocking_fd()
+        {
+            self.there = Way::Free(fd);
+        }
+    }
+
+    /// Whether something has come, or there is room for what is to be written.
+    fn poll_ready(&self, writes: bool, cx: &mut Context<'_>) -> bool {
+        let has_come = self.back.poll_read_ready(cx).is_ready();
+        let has_room = match &self.there {
+            Way::Watched(sender) => writes && sender.poll_write_ready(cx).is_ready(),
+            Way::Free(_) | Way::Lost => false,
+        };
+        has_come || has_room
     }
 }
 
@@ -224,14 +263,13 @@ impl Process {
         let (child, channel, slate);
         if serve.framing == Framing::Frames {
             let (ours, theirs) = StdStream::pair().map_err(io_error)?;
-            ours.set_nonblocking(true).map_err(io_error)?;
             let memory = SharedMemory::create("paceline-slate", SLATE).map_err(io_error)?;
             let theirs = Arc::new(File::from(OwnedFd::from(theirs)));
             let memory = Arc::new(memory);
             let command = command.stdin(Stdin::File(theirs)).stdout(Stdout::File(memory.clone()));
             child = command.spawn().map_err(not_started)?;
             drop(command);
-            channel = Channel::Socket(UnixStream::from_std(ours).map_err(io_error)?);
+            channel = Channel::of_socket(ours).map_err(io_error)?;
             slate = Some(Slate::new(memory));
         } else {
             let command = command.stdin(Stdin::Pipe).stdout(Stdout::Pipe);
@@ -240,9 +278,8 @@ impl Process {
             let (Some(stdin), Some(stdout)) = (started.take_stdin(), started.take_stdout()) else {
                 unreachable!("both were asked for as pipes");
             };
-            let sender = Sender::from_owned_fd(OwnedFd::from(stdin)).map_err(io_error)?;
-            let receiver = Receiver::from_owned_fd(OwnedFd::from(stdout)).map_err(io_error)?;
-            (child, channel, slate) = (started, Channel::Pipes(sender, receiver), None);
+            channel = Channel::of_pipes(stdin.into(), stdout.into()).map_err(io_error)?;
+            (child, slate) = (started, None);
         }
         let pipe = Receiver::from_owned_fd(OwnedFd::from(errors)).map_err(io_error)?;
         let watch = child.group().watch().map_err(io_trouble)?;
@@ -297,6 +334,7 @@ impl Process {
             }
         }
         if self.written > 0 && self.written == self.requests.bytes.len() {
+            self.channel.has_written();
             self.written_before += self.written as u64;
             self.requests.bytes.clear();
             self.written = 0;
@@ -329,7 +367,7 @@ impl Process {
 
     /// Reads the rest of its answers.
     pub(crate) fn read_rest(&mut self) {
-        read_rest(self.channel.as_fd(), self.reader.room(), LONGEST);
+        read_rest(self.channel.back.as_fd(), self.reader.room(), LONGEST);
         self.is_mute = true;
     }
 

@@ -47,20 +47,22 @@ impl Slate {
     }
 
     /// Reads what is written. While the worker is alive it may write at any
-    /// moment; what was then read is of no use, and is not given.
+    /// moment; what was then read is of no use, and is read again. `None` if
+    /// it writes all the time: then it will be heard of.
     pub(crate) fn read(&self, is_alive: bool) -> Option<Written> {
+        const TRIES: usize = 4;
         let mut slate = vec![0; SLATE];
-        // First the numbers: what they speak of was written before them.
-        self.0.read_exact_at(&mut slate[..SLATE_HEAD], 0).ok()?;
-        self.0.read_exact_at(&mut slate[SLATE_HEAD..], SLATE_HEAD as u64).ok()?;
-        if is_alive {
+        for _ in 0..TRIES {
+            // First the numbers: what they speak of was written before them.
+            self.0.read_exact_at(&mut slate[..SLATE_HEAD], 0).ok()?;
+            self.0.read_exact_at(&mut slate[SLATE_HEAD..], SLATE_HEAD as u64).ok()?;
             let mut head = [0; SLATE_HEAD];
             self.0.read_exact_at(&mut head, 0).ok()?;
-            if slate[..SLATE_HEAD] != head {
-                return None;
+            if !is_alive || slate[..SLATE_HEAD] == head {
+                return written(&slate);
             }
         }
-        written(&slate)
+        None
     }
 }
 
