@@ -62,11 +62,14 @@ struct AtOnce {
 
 impl AtOnce {
     fn of(workers: usize, alone: &Timed, at_once: &Timed) -> Self {
+        // Cores that others have are no matter of how many are at once.
+        let quiet = |timed: &Timed| Measured::quiet(timed.wall, timed.cpu, timed.queued).wall;
+        let chance = (alone.variance + at_once.variance).sqrt();
+        let (alone, at_once) = (quiet(alone), quiet(at_once));
         Self {
             workers,
-            gain: workers as f64 * alone.wall / at_once.wall.max(1e-9),
-            is_surely_slower: at_once.wall - alone.wall
-                > 2.0 * (alone.variance + at_once.variance).sqrt(),
+            gain: workers as f64 * alone / at_once.max(1e-9),
+            is_surely_slower: at_once - alone > 2.0 * chance,
         }
     }
 }
@@ -498,6 +501,11 @@ mod tests {
         let shared = advice(&[0.1, 0.11, 0.1, 0.1], &[0.2, 0.21, 0.2, 0.2]);
         assert!(shared.warning.unwrap().contains("something else is shared"));
         assert_eq!(shared.workers, 1, "two at once took as long as one after the other");
+
+        let (alone, mut at_once) = (timed(&[0.1, 0.11, 0.1, 0.1]), timed(&[0.2, 0.21, 0.2, 0.2]));
+        at_once.queued = 0.1;
+        let busy = AtOnce::of(2, &alone, &at_once);
+        assert!(!busy.is_surely_slower, "others had the cores: {busy:?}");
     }
 
     #[test]
