@@ -368,7 +368,16 @@ fn r55_18_workers_change_while_it_runs_and_bounds_and_account_hold() {
         let made = census.clone();
         let peak = Arc::new(Peak::default());
         let inside = peak.clone();
-        let running = Pipeline::from_iter((0..6_000).map(move |n| made.make(n)))
+        // The last item comes when the last wish has been said.
+        let said = Gate::default();
+        let last = said.clone();
+        let items = (0..6_000).map(move |n| {
+            if n == 5_999 {
+                last.wait();
+            }
+            made.make(n)
+        });
+        let running = Pipeline::from_iter(items)
             .blocking("work", move |item| {
                 let _inside = inside.enter();
                 std::thread::yield_now();
@@ -388,9 +397,10 @@ fn r55_18_workers_change_while_it_runs_and_bounds_and_account_hold() {
             let seen = running.progress().ok;
             until("some items passed", || {
                 let progress = running.progress();
-                progress.ok > seen + 400 || progress.ok == 6_000
+                progress.ok > seen + 400 || progress.ok > 5_900
             });
         }
+        said.open();
         let summary = running.join().unwrap();
         assert_conserved(&summary);
         assert_eq!((summary.ok, census.alive()), (6_000, 0));
