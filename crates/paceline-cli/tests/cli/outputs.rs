@@ -152,7 +152,7 @@ fn put_refuses_the_same_place_twice_and_what_leads_out() {
 #[test]
 fn items_that_had_a_worker_each_are_not_said_to_need_more() {
     let world = World::with(
-        "[source]\nvalues = [\"2.2\", \"2.3\"]\n[[stage]]\nname = \"nap\"\nrun = \"sleep\"",
+        "[source]\nvalues = [\"1.2\", \"2.2\"]\n[[stage]]\nname = \"nap\"\nrun = \"sleep\"",
     );
     let ended = world.run([""; 0]).end().exits(0);
     ended.says("bound by how long the items of `nap` take").says("more workers will not help");

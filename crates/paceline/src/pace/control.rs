@@ -164,7 +164,10 @@ impl Controller {
                 stage.workers = counts.workers.min(MOST_WORKERS);
                 stage.bounds = Bounds::fixed(stage.workers);
                 self.experiment = None;
-                self.blackout = Some(now.at + TICK_AT_FIRST);
+                // What ends now was as it is for all of the survey.
+                if is_changed {
+                    self.blackout = Some(now.at + TICK_AT_FIRST);
+                }
             }
         }
     }
