@@ -61,8 +61,8 @@ fn b25_r64_worker_processes_that_wait_become_more_and_are_faster_than_one_a_core
 #[test]
 fn b25_r64_worker_processes_that_compute_are_known_by_their_own_clocks() {
     limited(|| {
-        let (answers, summary, surveys) = paced("burn 4", 100 * cores(), Framing::Frames);
-        assert_eq!(answers.len(), 100 * cores());
+        let (answers, summary, surveys) = paced("burn 4", 300 * cores(), Framing::Frames);
+        assert_eq!(answers.len(), 300 * cores());
         assert_eq!(summary.bounded_by, Some(Bounded::Cores));
         let cpu = surveys.iter().filter_map(|survey| survey.estimates[1]).map(|seen| seen.cpu);
         let cpu: Vec<f64> = cpu.collect();
